@@ -1,0 +1,148 @@
+"""Backends: one file per runtime. Each exports a model, runs the file and times its operators.
+
+A backend is a module in this package; its file name is its name and nothing lists it elsewhere. It fulfils
+`Backend` with module-level names. Third-party runtimes are imported inside functions only, so that this package
+loads without them; what is missing is said by `missing()`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import numpy as np
+
+from edgeprune.device.ops import Op
+from edgeprune.errors import UsageError, did_you_mean
+from edgeprune.values import Value
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgeprune.quantization.ranges import RangePolicy
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Precision = Literal["int8", "fp32"]
+
+
+class Artifact(Value):
+    """An exported file.
+
+    Attributes:
+        backend: Name of the backend that wrote it and can run it.
+        path: The file (for OpenVINO the .xml; the .bin lies beside it).
+        precision: What was asked for; the gates prove that the file holds to it.
+        size_bytes: All files of the artifact.
+        sha256: Over all files of the artifact, in name order.
+        float_ops: Operators left in float in an int8 artifact, by name: the listed exceptions.
+        notes: Anything a reader of the record should know.
+    """
+
+    backend: str
+    path: Path
+    precision: Precision
+    size_bytes: int
+    sha256: str
+    float_ops: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Session(Protocol):
+    """A loaded artifact. Images are NCHW float32 outside, whatever the file's layout and number format."""
+
+    runtime: str
+    runtime_version: str
+    threads: int
+    precision: str  # what the runtime really computes in
+
+    def run(self, inputs: Array) -> Array:
+        """Outputs (n, ...) float32 for inputs (n, ...) float32, one sample at a time, as on the device."""
+        ...
+
+
+class Backend(Protocol):
+    """What a file in this package provides.
+
+    Attributes:
+        NAME: The file's name.
+        EXTRA: The extra that installs it; empty when the core does.
+        SUFFIXES: Endings of the files it runs.
+        RUNTIME: The runtime's name as targets spell it.
+    """
+
+    NAME: str
+    EXTRA: str
+    SUFFIXES: tuple[str, ...]
+    RUNTIME: str
+
+    def missing(self) -> str:
+        """Why it cannot be used here; empty when it can."""
+        ...
+
+    def export(
+        self,
+        model: torch.nn.Module,
+        example: Array,
+        folder: Path,
+        precision: Precision,
+        calibration: Array | None,
+        ranges: RangePolicy | None,
+    ) -> Artifact:
+        """Write the artifact into `folder`. Calibration samples (n, ...) and a range policy are needed for int8."""
+        ...
+
+    def load(self, path: Path, threads: int = 1) -> Session: ...
+
+    def read_ops(self, path: Path) -> tuple[Op, ...]:
+        """The fused operators in the file, in order, as the runtime runs them."""
+        ...
+
+    def time_ops(self, path: Path, inputs: Array, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
+        """(name, type, mean seconds per inference) by the runtime's own profiler; empty when it has none."""
+        ...
+
+
+def names() -> tuple[str, ...]:
+    """Names of all backends, installed or not."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def get(name: str) -> Backend:
+    """The backend of that name, whether or not its runtime is installed.
+
+    Raises:
+        UsageError: No such backend.
+    """
+    if name not in names():
+        raise UsageError(f"unknown backend {name!r}", hint=did_you_mean(name, names()))
+    return cast(Backend, importlib.import_module(f"{__name__}.{name}"))
+
+
+def for_file(path: Path) -> Backend:
+    """The backend that runs this kind of file, by its ending.
+
+    Raises:
+        UsageError: No backend runs it.
+    """
+    suffix = path.suffix.lower()
+    endings: dict[str, Callable[[], Backend]] = {}
+    for name in names():
+        for ending in get(name).SUFFIXES:
+            endings[ending] = lambda name=name: get(name)  # type: ignore[misc]
+    if suffix not in endings:
+        raise UsageError(f"no backend runs {path.name!r}", hint=f"known endings: {', '.join(sorted(endings))}")
+    return endings[suffix]()
+
+
+def describe(backend: str, path: Path, precision: Precision, **more: Any) -> Artifact:
+    """The `Artifact` of files just written: sizes and hash over all files with the stem of `path`."""
+    files = sorted(f for f in path.parent.iterdir() if f.stem == path.stem and f.suffix in (path.suffix, ".bin"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    size = sum(file.stat().st_size for file in files)
+    return Artifact(backend=backend, path=path, precision=precision, size_bytes=size, sha256=digest.hexdigest(), **more)

@@ -1,0 +1,111 @@
+"""What a model costs on a target, what may be spent, and where each number comes from."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from edgeprune.units import Drop, format_size, format_time
+from edgeprune.values import Value
+
+
+class Source(StrEnum):
+    """Where a number comes from. Numbers of different sources never share a column."""
+
+    MEASURED = "measured"  # on the device, or on this machine when it is the target
+    EMULATED = "emulated"  # the real artifact executed on an emulated CPU
+    ESTIMATED = "estimated"  # a device model, with its error band
+
+
+RamKind = Literal["activations", "arena", "process"]
+Percentile = Literal["p50", "p90", "p99"]
+
+
+class Cost(Value):
+    """The cost of one graph or artifact on one target.
+
+    `latency_s` is what a verdict uses: for measured runs the 99 % upper confidence bound of the budget's
+    percentile, for estimates the model's central value. `latency_interval_s` is (low, high): the 80 % interval of
+    an estimate, or the confidence bounds of a measured percentile. None is "this source cannot know".
+    """
+
+    source: Source
+    latency_s: float | None = None
+    latency_interval_s: tuple[float, float] | None = None
+    ram_bytes: int | None = None
+    ram_kind: RamKind | None = None
+    size_bytes: int | None = None
+
+    @property
+    def latency_upper_s(self) -> float | None:
+        """The latency a verdict must be able to defend: the upper end of an estimate's interval."""
+        if self.source is Source.ESTIMATED and self.latency_interval_s is not None:
+            return self.latency_interval_s[1]
+        return self.latency_s
+
+
+class Violation(Value):
+    """One limit that is not held: `needs` and `limit` in the unit that `what` names."""
+
+    what: Literal["latency_s", "ram_bytes", "size_bytes", "drop"]
+    needs: float
+    limit: float
+
+    def __str__(self) -> str:
+        if self.what == "latency_s":
+            return f"latency: needs {format_time(self.needs)}, budget {format_time(self.limit)}"
+        if self.what == "drop":
+            return f"drop: {self.needs * 100:.2f} pp, allowed {self.limit * 100:.2f} pp"
+        name = self.what.removesuffix("_bytes")
+        return f"{name}: needs {format_size(self.needs)}, budget {format_size(self.limit)}"
+
+
+class Budget(Value):
+    """Hard limits; None is unlimited. `at` is the percentile the latency is judged on."""
+
+    latency_s: float | None = None
+    at: Percentile = "p90"
+    ram_bytes: int | None = None
+    size_bytes: int | None = None
+    max_drop: Drop | None = None
+
+    def violations(self, cost: Cost) -> tuple[Violation, ...]:
+        """The cost limits that `cost` does not hold. A limit on a number that is unknown counts as not held."""
+        pairs = (
+            ("latency_s", cost.latency_upper_s, self.latency_s),
+            ("ram_bytes", cost.ram_bytes, self.ram_bytes),
+            ("size_bytes", cost.size_bytes, self.size_bytes),
+        )
+        return tuple(
+            Violation(what=what, needs=float("inf") if needs is None else needs, limit=limit)  # type: ignore[arg-type]
+            for what, needs, limit in pairs
+            if limit is not None and (needs is None or needs > limit)
+        )
+
+
+class OpCost(Value):
+    """One row of a per-operator table; `latency_s` is None where the source cannot tell."""
+
+    name: str
+    kind: str
+    latency_s: float | None
+    macs: int
+
+
+class Measurement(Value):
+    """One profile of one artifact on one target: the cost and everything needed to repeat it."""
+
+    cost: Cost
+    target: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    precision: str  # the precision the runtime really used, such as int8 or bf16
+    runs: int = 0
+    p50_s: float | None = None
+    p90_s: float | None = None
+    p99_s: float | None = None
+    load_s: float | None = None
+    ops: tuple[OpCost, ...] = ()
+    environment: dict[str, str] = {}
+    notes: tuple[str, ...] = ()

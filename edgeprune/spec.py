@@ -1,0 +1,191 @@
+"""The user's job: flags and `edgeprune.toml`, validated once, every default explicit.
+
+The same keys are accepted in the file and on the command line; flags override the file. `resolved_toml` of a spec
+repeats the run.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from edgeprune.cost import Budget, Percentile
+from edgeprune.errors import UsageError, did_you_mean
+from edgeprune.units import parse_drop, parse_size, parse_time
+from edgeprune.values import Value
+
+FILE_NAME = "edgeprune.toml"
+
+
+class ModelSpec(Value):
+    """Where the dense model comes from: `file.py:name`, `timm:NAME` or `torchvision:NAME`."""
+
+    entry: str | None = None
+    weights: Path | None = None
+    args: dict[str, bool | int | float | str] = {}
+    pretrained: bool = False
+
+
+class DataSpec(Value):
+    """Where the samples come from: `images:DIR`, `npz:FILE`, `idx:DIR` or `file.py:name`."""
+
+    source: str | None = None
+    size: tuple[int, int] | None = None  # height, width that images are scaled to
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    flip: bool = False  # augmentation: horizontal flip
+    crop: int = Field(0, ge=0)  # augmentation: random shift by up to this many pixels
+
+
+class TargetSpec(Value):
+    """What the model must run on."""
+
+    name: str = "host"
+    runtime: str | None = None  # None: the target's default
+    threads: int | None = Field(None, ge=1)  # None: the target's default
+
+
+class BudgetSpec(Value):
+    """Limits as the user wrote them, units included."""
+
+    latency: str | None = None
+    at: Percentile = "p90"
+    ram: str | None = None
+    size: str | None = None
+    max_drop: str | None = None
+
+    def parsed(self) -> Budget:
+        """The budget in SI base units.
+
+        Raises:
+            UsageError: A value without a clear unit.
+        """
+        return Budget(
+            latency_s=parse_time(self.latency, "latency") if self.latency else None,
+            at=self.at,
+            ram_bytes=parse_size(self.ram, "ram") if self.ram else None,
+            size_bytes=parse_size(self.size, "size") if self.size else None,
+            max_drop=parse_drop(self.max_drop, "max-drop") if self.max_drop else None,
+        )
+
+
+class FitSpec(Value):
+    """How the fit is carried out."""
+
+    seed: int = Field(0, ge=0)
+    rounds: int = Field(3, ge=1)
+    epochs: int = Field(4, ge=0)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(0.01, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float = Field(5.0, gt=0)
+    patience: int = Field(3, ge=1)  # epochs without a better validation metric before stopping
+    distill: bool = True
+    criterion: str = "logit_taylor"
+    curves: bool = True  # measure loss curves per group as one of the raced allocations
+    curves_limit_s: float = Field(60.0, gt=0)
+    race_steps: int = Field(40, ge=0)  # fine-tuning steps each raced plan gets; 0: no race
+    solver_limit_s: float = Field(20.0, gt=0)
+    solver_gap: float = Field(1e-3, ge=0)
+    formats: tuple[str, ...] = ()  # empty: every installed backend
+    step: int | None = Field(None, ge=1)  # channel step; None: the target's
+    min_keep: float = Field(0.1, ge=0, le=1)  # smallest share of a group's channels that may stay
+    calibration_samples: int = Field(256, ge=8)
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where training runs
+
+
+class Spec(Value):
+    """One job."""
+
+    model: ModelSpec = ModelSpec()
+    data: DataSpec = DataSpec()
+    task: str = "classify"
+    target: TargetSpec = TargetSpec()
+    budget: BudgetSpec = BudgetSpec()
+    fit: FitSpec = FitSpec()  # type: ignore[call-arg]
+    out: Path = Path("runs")
+
+    @property
+    def is_demo(self) -> bool:
+        return self.model.entry is None
+
+
+def load_spec(path: Path | None, overrides: dict[str, Any]) -> Spec:
+    """The job in `path` (None: `edgeprune.toml` in the current folder when there is one) with flags on top.
+
+    Args:
+        overrides: Dotted keys to values, such as `{"budget.latency": "20ms"}`; None values are flags not given.
+
+    Raises:
+        UsageError: Missing or unreadable file, unknown key (with the nearest known one), value out of range,
+            a model without data or data without a model.
+    """
+    tree: dict[str, Any] = {}
+    base = Path()
+    if path is not None or Path(FILE_NAME).is_file():
+        file = path or Path(FILE_NAME)
+        tree, base = _read_toml(file), file.parent
+    for key, value in overrides.items():
+        if value is None or value == () or value == {}:
+            continue
+        *sections, leaf = key.split(".")
+        table = tree
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[leaf] = value
+    spec = _validated(tree, str(path or FILE_NAME))
+    if spec.model.entry is not None and spec.data.source is None:
+        raise UsageError(
+            "a model without data: nothing to fine-tune or calibrate with",
+            where="--model",
+            hint="add --data npz:FILE, images:DIR, idx:DIR or file.py:name",
+        )
+    if spec.model.entry is None and spec.data.source is not None:
+        raise UsageError("data without a model", where="--data", hint="add --model file.py:name")
+    spec.budget.parsed()
+    return _relative_to(spec, base) if base != Path() else spec
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no such file: {path}", where="--config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise UsageError(f"not valid TOML: {err}", where=str(path)) from None
+
+
+def _validated(tree: dict[str, Any], where: str) -> Spec:
+    try:
+        return Spec.model_validate(tree)
+    except ValidationError as err:
+        first = err.errors()[0]
+        keys = [str(part) for part in first["loc"]]
+        dotted = ".".join(keys)
+        if first["type"] == "extra_forbidden":
+            known = _keys_beside(keys)
+            raise UsageError(f"unknown key {dotted!r}", where=where, hint=did_you_mean(keys[-1], known)) from None
+        message = f"{dotted}: {first['msg']}, got {first['input']!r}"
+        raise UsageError(message, where=where) from None
+
+
+def _keys_beside(keys: list[str]) -> tuple[str, ...]:
+    """The keys that are allowed where the last of `keys` stands."""
+    model: type[Value] = Spec
+    for key in keys[:-1]:
+        annotation = model.model_fields[key].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, Value)):
+            return ()
+        model = annotation
+    return tuple(model.model_fields)
+
+
+def _relative_to(spec: Spec, base: Path) -> Spec:
+    """File names inside a job file are relative to that file, also when it is named from elsewhere."""
+    weights = spec.model.weights
+    if weights is None or weights.is_absolute() or not (base / weights).exists():
+        return spec
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"weights": base / weights})})
