@@ -9,13 +9,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = ("channel_groups", "fit", "prune", "profile")
-
-__all__ = ["__version__", *_API]
+__all__ = ["__version__", "channel_groups", "fit", "profile", "prune"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _API:
+    if name in __all__:
         from edgeprune import api
 
         return getattr(api, name)
