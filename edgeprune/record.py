@@ -40,7 +40,7 @@ from edgeprune.errors import NoRoomError, UsageError
 from edgeprune.spec import Spec, resolved_toml
 from edgeprune.values import Value
 
-__all__ = ["FitRecord", "Run", "create", "read_record", "reopen", "write_text"]
+__all__ = ["FitRecord", "Run", "create", "read_record", "reopen", "write_text", "written_by"]
 
 V = TypeVar("V", bound=Value)
 
@@ -218,6 +218,15 @@ def read_record(path: Path) -> FitRecord:
             hint=f"edgeprune fit --resume {path}",
         )
     return _parsed(file.read_bytes(), FitRecord, file)
+
+
+def written_by(out: Path, pid: int) -> Path | None:
+    """The newest run folder below `out` that this process of this machine opened last; None when there is none."""
+    holder = f"process {pid} on {socket.gethostname()}"
+    for path in sorted(out.glob("*/lock"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        if path.read_text(encoding="utf-8").strip() == holder:
+            return path.parent
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

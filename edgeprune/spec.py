@@ -116,13 +116,14 @@ class Spec(Value):
         return self.model.entry is None
 
 
-def load_spec(path: Path | None, overrides: Mapping[str, Any]) -> Spec:
+def load_spec(path: Path | None, overrides: Mapping[str, Any], *, needs_data: bool = True) -> Spec:
     """The job in `path` (None: `edgeprune.toml` in the current folder when there is one) with flags on top.
 
     File names in a job file are relative to that file; those of flags to the current folder.
 
     Args:
         overrides: Dotted keys to values, such as `{"budget.latency": "20ms"}`; None values are flags not given.
+        needs_data: A model without data is an error.
 
     Raises:
         UsageError: Missing or unreadable file, unknown key (with the nearest known one), value out of range,
@@ -137,7 +138,7 @@ def load_spec(path: Path | None, overrides: Mapping[str, Any]) -> Spec:
         if value is not None and value != () and value != {}:
             _put(tree, key, value)
     spec = _validated(tree, str(path or FILE_NAME) if tree else "command line")
-    if spec.model.entry is not None and spec.data.source is None:
+    if needs_data and spec.model.entry is not None and spec.data.source is None:
         raise UsageError(
             "a model without data: nothing to fine-tune or calibrate with",
             where="--model",
