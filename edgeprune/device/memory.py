@@ -22,9 +22,7 @@ def live_sets(ops: Iterable[Op]) -> tuple[tuple[str, ...], ...]:
             read[name] = step
     last.update(read)
     births = {name: made.get(name, 0) for name in last}
-    return tuple(
-        tuple(name for name in births if births[name] <= step <= last[name]) for step in range(len(sequence))
-    )
+    return tuple(tuple(name for name in births if births[name] <= step <= last[name]) for step in range(len(sequence)))
 
 
 def tensor_elements(ops: Iterable[Op]) -> dict[str, int]:

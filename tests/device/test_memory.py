@@ -15,9 +15,7 @@ def programs(draw: st.DrawFn) -> tuple[Op, ...]:
         if step == 0:
             reads = ("x",)
         size = draw(st.integers(1, 50))
-        ops.append(
-            Op(f"t{step}", "other", reads, f"t{step}", sizes[reads[0]], size, in_positions=1, out_positions=1)
-        )
+        ops.append(Op(f"t{step}", "other", reads, f"t{step}", sizes[reads[0]], size, in_positions=1, out_positions=1))
         sizes[f"t{step}"] = size
     return tuple(ops)
 
@@ -30,7 +28,8 @@ def held(ops: tuple[Op, ...], step: int) -> set[str]:
     for name in names:
         readers = [at for at, op in enumerate(ops) if name in op.inputs]
         exists = made[name] <= step
-        needed = any(at >= step for at in readers) or (not readers and name != "x") or made[name] == step and name != "x"
+        output = not readers and name != "x"
+        needed = output or any(at >= step for at in readers) or (made[name] == step and name != "x")
         if exists and needed:
             keep.add(name)
     return keep
