@@ -14,7 +14,6 @@ import typer
 import edgeprune
 from edgeprune.cli import options
 from edgeprune.cli.terminal import table
-from edgeprune.units import format_size
 
 CORE = (
     "torch",
@@ -53,6 +52,7 @@ EXTRAS = (
 def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
     """Say what is installed, what each missing extra would bring, and how to get it."""
     from edgeprune import backends
+    from edgeprune.units import format_size
 
     core = {name: _version(name) for name in CORE}
     runtimes = {name: backends.get(name).missing() for name in backends.names()}

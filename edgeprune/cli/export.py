@@ -11,7 +11,6 @@ import typer
 from edgeprune.cli import options
 from edgeprune.cli.terminal import only_results_on_stdout, progress, table
 from edgeprune.errors import UsageError, did_you_mean
-from edgeprune.units import format_size
 
 if TYPE_CHECKING:
     from edgeprune.backends import Artifact
@@ -38,6 +37,7 @@ def export(
 ) -> None:
     """Export a model as it is: int8 with ranges from the calibration data, or fp32."""
     from edgeprune.spec import load_spec
+    from edgeprune.units import format_size
 
     if precision not in ("int8", "fp32"):
         raise UsageError(f"unknown precision {precision!r}", where="--precision", hint="int8 or fp32")

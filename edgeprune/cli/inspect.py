@@ -11,7 +11,6 @@ import typer
 from edgeprune.cli import options
 from edgeprune.cli.terminal import only_results_on_stdout, table
 from edgeprune.errors import UsageError
-from edgeprune.units import format_size, format_time
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +121,8 @@ def _cost(measurement: Measurement) -> dict[str, Any]:
 
 
 def _shown(document: dict[str, Any]) -> str:
+    from edgeprune.units import format_size, format_time
+
     cost = document["dense"]
     latency = "latency not known"
     if cost["latency_ns"] is not None:

@@ -43,13 +43,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command()(fit.fit)
-app.command()(inspect.inspect)
-app.command()(export.export)
-app.command()(profile.profile)
-app.add_typer(targets.app, name="targets")
-app.command()(report.report)
-app.command()(doctor.doctor)
+app.command(short_help="Model and budget in, checked artifacts out.")(fit.fit)
+app.command(short_help="What can be pruned, what cannot and why, what it costs.")(inspect.inspect)
+app.command(short_help="A model as it is to ONNX, TFLite, OpenVINO.")(export.export)
+app.command(short_help="What one model file costs on one target.")(profile.profile)
+app.add_typer(targets.app, name="targets", short_help="The devices a fit can aim at.")
+app.command(short_help="The report of a finished run, again.")(report.report)
+app.command(short_help="What is installed, what is missing, how to get it.")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

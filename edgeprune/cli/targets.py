@@ -9,7 +9,6 @@ import typer
 
 from edgeprune.cli import options
 from edgeprune.cli.terminal import table
-from edgeprune.units import format_size
 
 if TYPE_CHECKING:
     from edgeprune.target import Target
@@ -46,6 +45,8 @@ def show(
 
 
 def _shown(target: Target) -> str:
+    from edgeprune.units import format_size
+
     cpu, memory = target.cpu, target.memory
     clock = f" at {cpu.clock_hz / 1e6:g} MHz" if cpu.clock_hz else ""
     also = f" (also {', '.join(target.aliases)})" if target.aliases else ""

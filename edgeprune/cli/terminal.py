@@ -94,7 +94,7 @@ def only_results_on_stdout(*, debug: bool) -> Iterator[None]:
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             if not debug:
                 warnings.simplefilter("ignore")
             yield

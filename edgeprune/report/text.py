@@ -11,7 +11,7 @@ UNKNOWN = "–"
 
 def verdict_line(record: FitRecord) -> str:
     """One sentence: met or not, the number it rests on, where that number comes from, and the limits."""
-    parts = [record.verdict]
+    parts: list[str] = [record.verdict]
     if record.latency_ns is not None:
         parts.append(f"{time_text(record.latency_ns)} on {record.target} ({evidence(record)})")
     elif record.verdict != "infeasible":
