@@ -49,6 +49,7 @@ class Op:
         kernel: Kernel positions (kh*kw); 1 for dense.
         groups: Convolution groups; equals in_channels for depthwise.
         stride: Product of strides.
+        transposed: Whether the convolution spreads its input (deconvolution) instead of gathering it.
         activation: The fused activation, such as relu; empty for none.
         nodes: All graph nodes folded into it, in order.
         in_axis, out_axis: Where in the graph its two widths are read; None when read from a file.
@@ -69,22 +70,29 @@ class Op:
     nodes: tuple[str, ...] = ()
     in_axis: Axis | None = None
     out_axis: Axis | None = None
+    transposed: bool = False
 
     @property
     def reduction(self) -> int:
-        """Multiply-accumulates per output element (K): cin/groups * kernel."""
+        """Multiply-accumulates per output element (K): cin/groups * kernel.
+
+        A recurrent layer has `kernel` gates and `groups` directions; each gate reads the input and the state.
+        """
         if self.kind in ("conv", "depthwise", "dense", "matmul"):
             return self.in_channels // self.groups * self.kernel
+        if self.kind == "rnn":
+            return (self.in_channels + self.out_channels // self.groups) * self.kernel
         return 0
 
     @property
     def macs(self) -> int:
-        return self.out_positions * self.out_channels * self.reduction
+        positions = self.in_positions if self.transposed else self.out_positions
+        return positions * self.out_channels * self.reduction
 
     @property
     def weights(self) -> int:
         """Number of weights, biases not counted."""
-        if self.kind in ("conv", "depthwise", "dense"):
+        if self.kind in ("conv", "depthwise", "dense", "rnn"):
             return self.out_channels * self.reduction
         return 0
 

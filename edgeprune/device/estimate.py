@@ -1,0 +1,77 @@
+"""What fused operators cost on a target: latency as an interval, activation memory, file size, op by op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edgeprune.cost import Cost, Measurement, OpCost, Source
+from edgeprune.device.latency import LatencyModel, load_latency_model
+from edgeprune.device.memory import peak_activation_bytes
+from edgeprune.device.ops import Op
+from edgeprune.target import Target
+
+ELEMENT_BYTES = {"int8": 1, "fp32": 4}
+# What a file holds besides weights: per output channel a 32-bit bias and, in int8, scale and zero point of weights
+# and bias; per operator its tensors, shapes and options; once the header and the operator codes.
+CHANNEL_BYTES = {"int8": 28, "fp32": 4}
+OP_BYTES = 400
+FILE_BYTES = 3000
+
+
+def size_bytes(ops: Iterable[Op], precision: str) -> int:
+    """Estimated size of the exported file: weights, biases, and a stated overhead per channel, op and file."""
+    total = FILE_BYTES
+    for op in ops:
+        total += OP_BYTES + op.weights * ELEMENT_BYTES[precision]
+        if op.weights:
+            total += op.out_channels * CHANNEL_BYTES[precision]
+    return total
+
+
+def estimate(
+    ops: Iterable[Op],
+    target: Target,
+    runtime: str | None = None,
+    precision: str = "int8",
+    threads: int | None = None,
+    latency: LatencyModel | None = None,
+) -> Measurement:
+    """The estimated cost of fused operators, of a planned model or of an exported file alike.
+
+    Args:
+        runtime, threads: The target's default when None.
+        latency: A corrected model to use instead of the shipped one.
+
+    Raises:
+        UsageError: The target does not run that runtime.
+    """
+    sequence = tuple(ops)
+    runtime = runtime or target.default_runtime
+    threads = threads or target.runtime(runtime).threads
+    target.runtime(runtime)
+    model = latency or load_latency_model(target, runtime, precision, threads)
+    notes = (model.source,) if model and model.source else ()
+    if model is None:
+        missing = f"no latency model for {target.name}, {runtime}, {precision}, {threads} thread(s)"
+        notes = (f"{missing}: memory and size only",)
+    cost = Cost(
+        source=Source.ESTIMATED,
+        latency_s=model.total_s(sequence) if model else None,
+        latency_interval_s=model.interval_s(sequence) if model else None,
+        ram_bytes=peak_activation_bytes(sequence, ELEMENT_BYTES[precision]),
+        ram_kind="activations",
+        size_bytes=size_bytes(sequence, precision),
+    )
+    rows = tuple(
+        OpCost(name=op.name, kind=op.kind, latency_s=model.op_s(op) if model else None, macs=op.macs) for op in sequence
+    )
+    return Measurement(
+        cost=cost,
+        target=target.name,
+        runtime=runtime,
+        runtime_version="",
+        threads=threads,
+        precision=precision,
+        ops=rows,
+        notes=notes,
+    )

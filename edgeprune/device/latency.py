@@ -1,0 +1,159 @@
+"""Latency of fused operators by a model of six non-negative terms, fitted per (target, runtime, precision, threads).
+
+    t = conv_s_per_mac        * MACs of convolutions
+      + first_conv_s_per_mac  * MACs of spatial convolutions on at most 4 channels
+      + depthwise_s_per_mac   * depthwise MACs
+      + element_s             * elements moved (gathered patches, element-wise, pooling, copies)
+      + weight_s              * weights of convolutions and dense layers
+      + per_op_s              * operators
+
+Few terms on purpose: with more, networks of an unseen family were predicted worse. The value of an op is a pure
+function of the op, grows with its widths, and never falls below zero, so a solver may tabulate it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import Field, ValidationError, model_validator
+
+from edgeprune.data_files import profile_path
+from edgeprune.device.ops import Op
+from edgeprune.errors import UsageError
+from edgeprune.target import Target
+from edgeprune.values import Value
+
+PROFILE_SCHEMA = "edgeprune.device-profile/1"
+_THIN = 4  # input channels up to which a spatial convolution counts as a first convolution
+# Elements touched per output element, for kinds whose cost is moving data.
+_TOUCHED = {"add": 3, "activation": 2, "concat": 2, "move": 2, "pad": 2, "quantize": 2, "norm": 4, "softmax": 4}
+
+
+class Band(Value):
+    """Measured time over estimated time: the 10 % and 90 % quantiles, so an 80 % interval."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Band:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} above high {self.high}")
+        return self
+
+
+class LatencyModel(Value):
+    """Seconds per unit of work on one target, runtime, precision and thread count.
+
+    Attributes:
+        first_conv_extra_channels: Output channels that gathering a first convolution's patches is worth.
+        band: 80 % interval of measured over estimated time, for networks of a family not in the fit.
+        correction: Factor on everything, from comparing an estimate with a measurement of a later stage.
+        source: Where the numbers come from, in a sentence.
+    """
+
+    runtime: str
+    precision: str
+    threads: int = Field(ge=1)
+    conv_s_per_mac: float = Field(ge=0)
+    first_conv_s_per_mac: float = Field(ge=0)
+    depthwise_s_per_mac: float = Field(ge=0)
+    element_s: float = Field(ge=0)
+    weight_s: float = Field(ge=0)
+    per_op_s: float = Field(ge=0)
+    first_conv_extra_channels: int = Field(0, ge=0)
+    band: Band
+    correction: float = Field(1.0, gt=0)
+    source: str = ""
+
+    def op_s(self, op: Op) -> float:
+        """Seconds of one op."""
+        moved = moved_elements(op) * self.element_s
+        return self.correction * (self._compute_s(op) + moved + op.weights * self.weight_s + self.per_op_s)
+
+    def total_s(self, ops: Iterable[Op]) -> float:
+        """Seconds of one inference."""
+        return sum(self.op_s(op) for op in ops)
+
+    def interval_s(self, ops: Iterable[Op]) -> tuple[float, float]:
+        """80 % interval of one inference, in seconds."""
+        total = self.total_s(ops)
+        return total * self.band.low, total * self.band.high
+
+    def corrected(self, ratio: float) -> LatencyModel:
+        """The same model with every estimate multiplied by `ratio` (observed over estimated)."""
+        return self.model_copy(update={"correction": self.correction * ratio})
+
+    def _compute_s(self, op: Op) -> float:
+        if op.kind == "depthwise":
+            return op.macs * self.depthwise_s_per_mac
+        if op.kind == "conv" and op.out_positions > 1:
+            return self._conv_s(op)
+        if op.kind in ("matmul", "dense") and op.out_positions > 1:
+            return op.macs * self.conv_s_per_mac
+        if op.kind == "rnn":  # every step reads the weights again
+            return op.macs * (self.weight_s if op.out_positions > 1 else 0.0)
+        return 0.0
+
+    def _conv_s(self, op: Op) -> float:
+        gathered = op.out_channels + self.first_conv_extra_channels
+        thin = min(op.in_channels, _THIN) * op.kernel * op.out_positions * gathered * self.first_conv_s_per_mac
+        if op.groups > 1 or op.kernel == 1:
+            return op.macs * self.conv_s_per_mac
+        # One channel more never makes a convolution faster, so the thin price is a floor for the wide ones.
+        return thin if op.in_channels <= _THIN else max(thin, op.macs * self.conv_s_per_mac)
+
+
+def moved_elements(op: Op) -> int:
+    """Elements an op reads and writes, gathered patches counted where the op gathers them."""
+    if op.kind in ("conv", "dense", "matmul"):
+        if op.out_positions == 1 and op.kind != "matmul":
+            return 0  # streaming the weights is all there is
+        rows = op.in_positions if op.transposed else op.out_positions
+        return rows * op.in_channels * op.kernel + op.out_elements
+    if op.kind in ("depthwise", "mul", "resize", "other", "rnn"):
+        return op.in_elements + op.out_elements
+    if op.kind in ("pool", "mean"):
+        return op.in_elements
+    return _TOUCHED[op.kind] * op.out_elements
+
+
+class Profile(Value):
+    """A file in `profiles/`: the latency models of one target and runtime, with where they come from."""
+
+    schema_: str = Field(PROFILE_SCHEMA, alias="schema", pattern=r"^edgeprune\.device-profile/1$")
+    target: str
+    runtime: str
+    models: tuple[LatencyModel, ...]
+    provenance: dict[str, object] = {}
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile in a file.
+
+    Raises:
+        UsageError: Missing, not JSON, or not a profile of this version.
+    """
+    try:
+        return Profile.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError(f"no such profile: {path.name}", where=str(path)) from None
+    except (ValueError, ValidationError) as err:
+        raise UsageError(
+            f"not a device profile: {str(err).splitlines()[0]}", where=str(path), hint="write it again: make profiles"
+        ) from None
+
+
+def load_latency_model(target: Target, runtime: str, precision: str, threads: int) -> LatencyModel | None:
+    """The model for exactly this runtime, precision and thread count; None when the target ships none.
+
+    Raises:
+        UsageError: The target names a profile that cannot be read.
+    """
+    table = target.runtimes.get(runtime)
+    if table is None or not table.profile:
+        return None
+    models = read_profile(profile_path(table.profile, beside=target.path)).models
+    return next((m for m in models if (m.precision, m.threads) == (precision, threads)), None)
