@@ -14,13 +14,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgeprune.errors import EdgepruneError, QualityError, UnsupportedError
+from edgeprune.errors import EdgepruneError, UnsupportedError
 
 _LINES = 6
 
 
 @contextmanager
-def quiet(doing: str, *, refuse: type[QualityError] | type[UnsupportedError] = UnsupportedError) -> Iterator[None]:
+def quiet(doing: str, *, refuse: type[EdgepruneError] = UnsupportedError) -> Iterator[None]:
     """Run a third-party converter silently; its failure becomes `refuse` with its last lines.
 
     Args:

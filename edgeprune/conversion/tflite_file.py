@@ -77,9 +77,7 @@ def write_int8(float_path: Path, path: Path, calibration: Array, policy: RangePo
         path.write_bytes(bytes(tool.quantize(values).quantized_model))
 
 
-def tensor_ranges(
-    float_path: Path, calibration: Array, policy: RangePolicy
-) -> tuple[dict[str, Range], dict[str, int]]:
+def tensor_ranges(float_path: Path, calibration: Array, policy: RangePolicy) -> tuple[dict[str, Range], dict[str, int]]:
     """Ranges and ranks of every float activation of a float .tflite file over the calibration samples."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 

@@ -72,7 +72,7 @@ def _pool_instead_of_mean(graph_module: GraphModule, node: Node) -> None:
 
     source, axes = node.args[0], node.args[1]
     rank = source.meta["val"].ndim  # type: ignore[union-attr]
-    if rank != 4 or sorted(axis % rank for axis in axes) != [2, 3] or node.kwargs:  # type: ignore[union-attr, operator]
+    if rank != 4 or sorted(axis % rank for axis in axes) != [2, 3] or node.kwargs:  # type: ignore[union-attr]
         return
     keep = len(node.args) > 2 and bool(node.args[2])
     with graph_module.graph.inserting_before(node):

@@ -80,7 +80,9 @@ def _extremes(name: str, values: Array) -> Range:
     return lo, hi
 
 
-def _percentiles(samples: Callable[[], Observations], extremes: dict[str, Range], percentile: float) -> dict[str, Range]:
+def _percentiles(
+    samples: Callable[[], Observations], extremes: dict[str, Range], percentile: float
+) -> dict[str, Range]:
     counts = {name: np.zeros(_BINS, np.int64) for name in extremes}
     for sample in samples():
         for name, values in sample.items():

@@ -32,7 +32,7 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "rnn"),
     "Pad": "pad",
     "Resize": "resize",
-}  # type: ignore[assignment]
+}
 _CONVS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger")
 _DENSE = ("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul", "MatMulIntegerToFloat")
 _VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Constant", "Dropout")

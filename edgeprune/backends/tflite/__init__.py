@@ -184,7 +184,8 @@ def quantize(values: Array, tensor: dict[str, Any]) -> Array:
     if np.dtype(kind).kind == "f" or scale == 0:
         return values.astype(kind)
     limits = np.iinfo(kind)
-    return np.clip(np.round(values / scale) + zero, limits.min, limits.max).astype(kind)
+    levels: Array = np.clip(np.round(values / scale) + zero, limits.min, limits.max).astype(kind)
+    return levels
 
 
 def dequantize(values: Array, tensor: dict[str, Any]) -> Array:
@@ -192,7 +193,8 @@ def dequantize(values: Array, tensor: dict[str, Any]) -> Array:
     scale, zero = tensor["quantization"]
     if values.dtype.kind == "f" or scale == 0:
         return values.astype(np.float32)
-    return ((values.astype(np.float32) - zero) * scale).astype(np.float32)
+    floats: Array = ((values.astype(np.float32) - zero) * scale).astype(np.float32)
+    return floats
 
 
 def _is_channel_last(sample: tuple[int, ...], shape: Array) -> bool:

@@ -36,7 +36,7 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("UNPACK", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "BROADCAST_TO", "REVERSE_V2"), "move"),
     **dict.fromkeys(("QUANTIZE", "DEQUANTIZE", "CAST"), "quantize"),
     **dict.fromkeys(("UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "LSTM"), "rnn"),
-}  # type: ignore[assignment]
+}
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 _FLOATS = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
 _NO_TENSOR = -1
