@@ -125,8 +125,11 @@ class Backend(Protocol):
         """The number formats and faults of the file."""
         ...
 
-    def time_ops(self, path: Path, inputs: Array, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
-        """(name, type, mean seconds per inference) by the runtime's own profiler; empty when it has none."""
+    def time_ops(self, path: Path, inputs: Array | None, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
+        """(name, type, mean seconds per inference) by the runtime's own profiler; empty when it has none.
+
+        Without inputs (n, ...) float32, noise of the file's input shape is used.
+        """
         ...
 
 
@@ -177,3 +180,8 @@ def describe(backend: str, path: Path, precision: Precision, **more: Any) -> Art
         digest.update(file.read_bytes())
     size = sum(file.stat().st_size for file in files)
     return Artifact(backend=backend, path=path, precision=precision, size_bytes=size, sha256=digest.hexdigest(), **more)
+
+
+def noise(shape: tuple[int, ...]) -> Array:
+    """A repeatable float32 input for timing, where no real one is given."""
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)

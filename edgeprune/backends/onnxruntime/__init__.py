@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.backends import Array, Artifact, Inspection, Precision, describe
+from edgeprune.backends import Array, Artifact, Inspection, Precision, describe, noise
 from edgeprune.device.ops import Op
 from edgeprune.errors import UsageError, missing_extra
 
@@ -115,17 +115,19 @@ def inspect(path: Path) -> Inspection:
     return read(path).inspection
 
 
-def time_ops(path: Path, inputs: Array, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
+def time_ops(path: Path, inputs: Array | None, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
     """(node name, type, mean seconds per inference) from ONNX Runtime's profiler.
 
     Args:
-        inputs: Samples (n, ...) float32, used in turn.
+        inputs: Samples (n, ...) float32, used in turn; noise when None.
     """
     with tempfile.TemporaryDirectory() as folder:
         session = _session(path, threads, profile=str(Path(folder) / "ort"))
-        name = session.get_inputs()[0].name
+        source = session.get_inputs()[0]
+        if inputs is None:
+            inputs = noise(tuple(size if isinstance(size, int) and size > 0 else 1 for size in source.shape))
         for index in range(runs):
-            session.run(None, {name: inputs[index % len(inputs)][None].astype(np.float32)})
+            session.run(None, {source.name: inputs[index % len(inputs)][None].astype(np.float32)})
         events = json.loads(Path(session.end_profiling()).read_text())
     totals: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.backends import Array, Artifact, Inspection, Precision, describe
+from edgeprune.backends import Array, Artifact, Inspection, Precision, describe, noise
 from edgeprune.conversion.chatter import quiet
 from edgeprune.device.ops import Op
 from edgeprune.errors import UsageError, missing_extra
@@ -134,13 +134,16 @@ def inspect(path: Path) -> Inspection:
     return read_compiled(compile_file(path, 1), path).inspection
 
 
-def time_ops(path: Path, inputs: Array, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
+def time_ops(path: Path, inputs: Array | None, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
     """(name, type, mean seconds per inference) from the CPU plugin's counters.
 
     Args:
-        inputs: Samples (n, ...) float32, used in turn.
+        inputs: Samples (n, ...) float32, used in turn; noise when None.
     """
-    request = compile_file(path, threads, counters=True).create_infer_request()
+    compiled = compile_file(path, threads, counters=True)
+    request = compiled.create_infer_request()
+    if inputs is None:
+        inputs = noise(tuple(int(size) for size in compiled.input(0).get_shape()))
     totals: dict[tuple[str, str], float] = defaultdict(float)
     for index in range(runs):
         request.infer({0: np.ascontiguousarray(inputs[index % len(inputs)][None], np.float32)})

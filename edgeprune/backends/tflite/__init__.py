@@ -126,7 +126,7 @@ def inspect(path: Path) -> Inspection:
     return read(path).inspection
 
 
-def time_ops(path: Path, inputs: Array, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
+def time_ops(path: Path, inputs: Array | None, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
     """(name, type, mean seconds per inference) as XNNPACK reports them; empty when its profiler does not work.
 
     The runtime's own buffers are used as input: operator times do not depend on the values.
