@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import glob
 import json
 import os
 import platform
@@ -21,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,10 +80,10 @@ def _onnx_precision(path: str) -> str:
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     with tempfile.TemporaryDirectory() as folder:
-        options.optimized_model_filepath = os.path.join(folder, "optimized.onnx")
+        optimized = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(optimized)
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        with open(options.optimized_model_filepath, "rb") as file:
-            data = file.read()
+        data = optimized.read_bytes()
     return "int8" if any(name in data for name in (b"QLinearConv", b"QGemm", b"QLinearMatMul")) else "fp32"
 
 
@@ -149,36 +150,33 @@ def _noise(shape: tuple[int, ...], kind: Any) -> Array:
 
 def peak_rss_bytes() -> int:
     """High-water mark of this process alone: unlike getrusage's it does not begin with that of its parent."""
-    with open("/proc/self/status") as file:
-        for line in file:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    lines = _read("/proc/self/status").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def empty_rss_bytes(runtime: str) -> int:
     """Peak memory of a fresh process that imports the runtime and loads no model."""
-    command = [sys.executable, os.path.abspath(__file__), "--runtime", runtime, "--empty"]
+    command = [sys.executable, str(Path(__file__).resolve()), "--runtime", runtime, "--empty"]
     done = subprocess.run(command, capture_output=True, timeout=120, check=True)
     return int(json.loads(done.stdout)["peak_rss_bytes"])
 
 
 def machine_state() -> dict[str, str]:
     """Clock, governor, temperature, load and throttling, as far as the system tells."""
-    state = {"load": " ".join("%.2f" % value for value in os.getloadavg())}
-    clocks = _read_all("/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
+    state = {"load": " ".join(f"{value:.2f}" for value in os.getloadavg())}
+    cpus = Path("/sys/devices/system/cpu")
+    clocks = [int(_read(file)) / 1000 for file in cpus.glob("cpu*/cpufreq/scaling_cur_freq")]
+    lines = [line for line in _read("/proc/cpuinfo").splitlines() if line.startswith("cpu MHz")]
+    clocks = clocks or [float(line.split(":")[1]) for line in lines]
     if clocks:
-        state["clock_mhz"] = "%.0f" % (max(map(int, clocks)) / 1000)
-    else:
-        lines = [line for line in _read_all("/proc/cpuinfo")[0].splitlines() if line.startswith("cpu MHz")]
-        if lines:
-            state["clock_mhz"] = "%.0f" % max(float(line.split(":")[1]) for line in lines)
-    governors = sorted(set(_read_all("/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")))
+        state["clock_mhz"] = f"{max(clocks):.0f}"
+    governors = sorted({_read(file) for file in cpus.glob("cpu*/cpufreq/scaling_governor")})
     if governors:
         state["governor"] = ",".join(governors)
-    heat = [int(text) for text in _read_all("/sys/class/thermal/thermal_zone*/temp") if text.lstrip("-").isdigit()]
-    if heat:
-        state["temperature_c"] = "%.1f" % (max(heat) / 1000)
+    heat = [_read(file) for file in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
+    degrees = [int(text) / 1000 for text in heat if text.lstrip("-").isdigit()]
+    if degrees:
+        state["temperature_c"] = f"{max(degrees):.1f}"
     if shutil.which("vcgencmd"):
         done = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, timeout=10, check=False)
         state["throttled"] = done.stdout.decode(errors="replace").strip()
@@ -186,21 +184,16 @@ def machine_state() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    names = [
-        line.split(":", 1)[1].strip() for line in _read_all("/proc/cpuinfo")[0].splitlines() if "model name" in line
-    ]
-    return names[0] if names else platform.machine()
+    lines = [line for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
+    return lines[0].split(":", 1)[1].strip() if lines else platform.machine()
 
 
-def _read_all(pattern: str) -> list[str]:
-    texts = []
-    for path in sorted(glob.glob(pattern)):
-        try:
-            with open(path) as file:
-                texts.append(file.read().strip())
-        except OSError:
-            continue
-    return texts or ([""] if "*" not in pattern else [])
+def _read(file: str | Path) -> str:
+    """The text of a file of the system; empty where there is none."""
+    try:
+        return Path(file).read_text().strip()
+    except OSError:
+        return ""
 
 
 def warm_up(call: Call) -> dict[str, Any]:
@@ -253,12 +246,10 @@ def measure(call: Call, min_runs: int, min_time_s: float, max_time_s: float) -> 
 
 def busy_s() -> float:
     """CPU seconds that anybody used since the system started, time stolen by other virtual machines included."""
-    try:
-        with open("/proc/stat") as file:
-            fields = [int(text) for text in file.readline().split()[1:9]]
-    except (OSError, ValueError):
+    lines = _read("/proc/stat").splitlines()
+    if not lines:
         return 0.0
-    user, nice, system, _idle, _wait, irq, softirq, steal = fields
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, lines[0].split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
@@ -348,7 +339,7 @@ def main(arguments: list[str]) -> int:
     try:
         runtime_version(options.runtime)
     except ImportError as error:
-        print("%s is not installed: %s" % (options.runtime, error), file=sys.stderr)
+        print(f"{options.runtime} is not installed: {error}", file=sys.stderr)
         return EXIT_NO_RUNTIME
     # Runtimes write to stdout as they load; the document alone belongs there.
     document = os.fdopen(os.dup(1), "w")
