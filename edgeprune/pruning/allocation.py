@@ -156,7 +156,12 @@ def uniform_within(
 
 def smallest(costing: Costing, levels: Levels) -> Measurement:
     """The predicted cost of the narrowest allowed plan."""
-    return costing.of(_plan(costing.groups, levels, [0] * len(levels), None))
+    return costing.of(smallest_plan(costing, levels))
+
+
+def smallest_plan(costing: Costing, levels: Levels) -> Plan:
+    """Every group at its narrowest allowed width."""
+    return _plan(costing.groups, levels, [0] * len(levels), None)
 
 
 def score_values(groups: ChannelGroups, levels: Levels, scores: Mapping[str, Vector]) -> dict[str, Vector]:
