@@ -77,7 +77,7 @@ class Budget(Value):
             ("size_bytes", cost.size_bytes, self.size_bytes),
         )
         return tuple(
-            Violation(what=what, needs=float("inf") if needs is None else needs, limit=limit)  # type: ignore[arg-type]
+            Violation(what=what, needs=float("inf") if needs is None else needs, limit=limit)
             for what, needs, limit in pairs
             if limit is not None and (needs is None or needs > limit)
         )

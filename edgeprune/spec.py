@@ -6,7 +6,10 @@ repeats the run.
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,7 +108,7 @@ class Spec(Value):
     task: str = "classify"
     target: TargetSpec = TargetSpec()
     budget: BudgetSpec = BudgetSpec()
-    fit: FitSpec = FitSpec()  # type: ignore[call-arg]
+    fit: FitSpec = FitSpec()
     out: Path = Path("runs")
 
     @property
@@ -113,31 +116,29 @@ class Spec(Value):
         return self.model.entry is None
 
 
-def load_spec(path: Path | None, overrides: dict[str, Any]) -> Spec:
+def load_spec(path: Path | None, overrides: Mapping[str, Any], *, needs_data: bool = True) -> Spec:
     """The job in `path` (None: `edgeprune.toml` in the current folder when there is one) with flags on top.
+
+    File names in a job file are relative to that file; those of flags to the current folder.
 
     Args:
         overrides: Dotted keys to values, such as `{"budget.latency": "20ms"}`; None values are flags not given.
+        needs_data: A model without data is an error.
 
     Raises:
         UsageError: Missing or unreadable file, unknown key (with the nearest known one), value out of range,
             a model without data or data without a model.
     """
     tree: dict[str, Any] = {}
-    base = Path()
     if path is not None or Path(FILE_NAME).is_file():
         file = path or Path(FILE_NAME)
-        tree, base = _read_toml(file), file.parent
+        tree = _read_toml(file)
+        _anchor(tree, file.parent)
     for key, value in overrides.items():
-        if value is None or value == () or value == {}:
-            continue
-        *sections, leaf = key.split(".")
-        table = tree
-        for section in sections:
-            table = table.setdefault(section, {})
-        table[leaf] = value
-    spec = _validated(tree, str(path or FILE_NAME))
-    if spec.model.entry is not None and spec.data.source is None:
+        if value is not None and value != () and value != {}:
+            _put(tree, key, value)
+    spec = _validated(tree, str(path or FILE_NAME) if tree else "command line")
+    if needs_data and spec.model.entry is not None and spec.data.source is None:
         raise UsageError(
             "a model without data: nothing to fine-tune or calibrate with",
             where="--model",
@@ -145,8 +146,59 @@ def load_spec(path: Path | None, overrides: dict[str, Any]) -> Spec:
         )
     if spec.model.entry is None and spec.data.source is not None:
         raise UsageError("data without a model", where="--data", hint="add --model file.py:name")
+    if spec.model.entry is None and spec.model.weights is not None:
+        raise UsageError("weights without a model", where="--weights", hint="add --model file.py:name")
     spec.budget.parsed()
-    return _relative_to(spec, base) if base != Path() else spec
+    return spec
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """The dotted key and the typed value of `fit.epochs=2` or `budget.latency=20ms`.
+
+    A value that TOML reads (number, true, list, quoted text) has that type; anything else is text.
+
+    Raises:
+        UsageError: No `=`, or no key before it.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"cannot read {text!r}", where="--set", hint="write it like fit.epochs=2")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def resolved_toml(spec: Spec) -> str:
+    """The job as TOML, every default explicit; `load_spec` of it gives the same spec from anywhere."""
+    tree = spec.model_dump(mode="json", exclude_none=True)
+    _anchor(tree, Path.cwd())
+    tables = [(name, value) for name, value in tree.items() if isinstance(value, dict)]
+    lines = [f"{key} = {_toml(value)}" for key, value in tree.items() if not isinstance(value, dict)]
+    for name, table in tables:
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *sections, leaf = key.split(".")
+    table = tree
+    for section in sections:
+        inner = table.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"{section} is not a section: {inner!r}", where=key)
+        table = inner
+    table[leaf] = value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -183,9 +235,22 @@ def _keys_beside(keys: list[str]) -> tuple[str, ...]:
     return tuple(model.model_fields)
 
 
-def _relative_to(spec: Spec, base: Path) -> Spec:
-    """File names inside a job file are relative to that file, also when it is named from elsewhere."""
-    weights = spec.model.weights
-    if weights is None or weights.is_absolute() or not (base / weights).exists():
-        return spec
-    return spec.model_copy(update={"model": spec.model.model_copy(update={"weights": base / weights})})
+def _anchor(tree: dict[str, Any], base: Path) -> None:
+    """Make the file names in a job's tree relative to `base`."""
+    if base == Path():
+        return
+    for section, key in (("model", "entry"), ("model", "weights"), ("data", "source")):
+        table = tree.get(section)
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            table[key] = _anchored(table[key], base, plain=key == "weights")
+
+
+def _anchored(text: str, base: Path, *, plain: bool) -> str:
+    """`npz:FILE`, `images:DIR`, `idx:DIR`, `file.py:name` or (plain) a path, with its file below `base`."""
+    if plain:
+        return str(base / text)
+    scheme = re.fullmatch(r"(npz|images|idx):(.+)", text, re.DOTALL)
+    if scheme is not None:
+        return f"{scheme[1]}:{base / scheme[2]}"
+    python = re.fullmatch(r"(.+\.py)(:[^:/]+)", text, re.DOTALL)
+    return f"{base / python[1]}{python[2]}" if python is not None else text

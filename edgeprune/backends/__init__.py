@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import numpy as np
 
 from edgeprune.device.ops import Op
-from edgeprune.errors import UsageError, did_you_mean
+from edgeprune.errors import QualityError, UsageError, did_you_mean
 from edgeprune.values import Value
 
 if TYPE_CHECKING:
@@ -51,6 +51,26 @@ class Artifact(Value):
     notes: tuple[str, ...] = ()
 
 
+class Inspection(Value):
+    """What a file holds, as its runtime runs it; the gates judge by it.
+
+    Attributes:
+        input_types, output_types: Number formats of the file's own inputs and outputs, such as int8.
+        integer_macs, float_macs: Multiply-accumulates done in each kind of arithmetic.
+        float_ops: Operators that compute in float, as `TYPE name`.
+        layout_ops: Operators that only change the layout of an activation, as `TYPE name`.
+        faults: What contradicts the format's rules, such as a bias scale that the runtime would not use.
+    """
+
+    input_types: tuple[str, ...]
+    output_types: tuple[str, ...]
+    integer_macs: int
+    float_macs: int
+    float_ops: tuple[str, ...] = ()
+    layout_ops: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
 class Session(Protocol):
     """A loaded artifact. Images are NCHW float32 outside, whatever the file's layout and number format."""
 
@@ -80,7 +100,7 @@ class Backend(Protocol):
     RUNTIME: str
 
     def missing(self) -> str:
-        """Why it cannot be used here; empty when it can."""
+        """Why it cannot run files here; empty when it can."""
         ...
 
     def export(
@@ -101,8 +121,15 @@ class Backend(Protocol):
         """The fused operators in the file, in order, as the runtime runs them."""
         ...
 
-    def time_ops(self, path: Path, inputs: Array, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
-        """(name, type, mean seconds per inference) by the runtime's own profiler; empty when it has none."""
+    def inspect(self, path: Path) -> Inspection:
+        """The number formats and faults of the file."""
+        ...
+
+    def time_ops(self, path: Path, inputs: Array | None, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
+        """(name, type, mean seconds per inference) by the runtime's own profiler; empty when it has none.
+
+        Without inputs (n, ...) float32, noise of the file's input shape is used.
+        """
         ...
 
 
@@ -139,10 +166,22 @@ def for_file(path: Path) -> Backend:
 
 
 def describe(backend: str, path: Path, precision: Precision, **more: Any) -> Artifact:
-    """The `Artifact` of files just written: sizes and hash over all files with the stem of `path`."""
-    files = sorted(f for f in path.parent.iterdir() if f.stem == path.stem and f.suffix in (path.suffix, ".bin"))
+    """The `Artifact` of files just written: size and hash over all its files.
+
+    Raises:
+        QualityError: A file is not there.
+    """
+    # An OpenVINO .xml has its weights in the .bin beside it; the other formats are one file.
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise QualityError(f"the converter ended without writing {', '.join(missing)}", where=str(path.parent))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())
     size = sum(file.stat().st_size for file in files)
     return Artifact(backend=backend, path=path, precision=precision, size_bytes=size, sha256=digest.hexdigest(), **more)
+
+
+def noise(shape: tuple[int, ...]) -> Array:
+    """A repeatable float32 input for timing, where no real one is given."""
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)

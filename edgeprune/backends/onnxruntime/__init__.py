@@ -1,0 +1,173 @@
+"""ONNX files, run by ONNX Runtime on the CPU. Int8 is a QDQ graph with float inputs and outputs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.backends import Array, Artifact, Inspection, Precision, describe, noise
+from edgeprune.device.ops import Op
+from edgeprune.errors import UsageError, missing_extra
+
+if TYPE_CHECKING:
+    import onnxruntime
+    import torch
+
+    from edgeprune.quantization.ranges import RangePolicy
+
+NAME = "onnxruntime"
+EXTRA = ""
+SUFFIXES: tuple[str, ...] = (".onnx",)
+RUNTIME = "onnxruntime"
+
+
+def missing() -> str:
+    """Why it cannot run files here; empty when it can."""
+    return "" if find_spec("onnxruntime") else "the package onnxruntime is not installed"
+
+
+def export(
+    model: torch.nn.Module,
+    example: Array,
+    folder: Path,
+    precision: Precision,
+    calibration: Array | None = None,
+    ranges: RangePolicy | None = None,
+) -> Artifact:
+    """Write `model_fp32.onnx`, and for int8 `model.onnx` beside it.
+
+    Args:
+        example: One input (1, ...) float32.
+        calibration: Samples (n, ...) float32, needed for int8.
+        ranges: Minimum and maximum when None.
+
+    Raises:
+        UnsupportedError: The model cannot be converted.
+        UsageError: Int8 without calibration samples.
+    """
+    from edgeprune.conversion import onnx_file
+    from edgeprune.quantization.ranges import RangePolicy
+
+    float_path = folder / "model_fp32.onnx"
+    if precision == "int8" and calibration is None:
+        raise UsageError("int8 needs calibration samples", hint="pass 100 or more training samples")
+    onnx_file.write_float(model, example, float_path)
+    if precision == "fp32":
+        return describe(NAME, float_path, precision)
+    assert calibration is not None
+    path = folder / "model.onnx"
+    onnx_file.write_int8(float_path, path, calibration, ranges or RangePolicy())
+    return describe(NAME, path, precision, float_ops=inspect(path).float_ops)
+
+
+class OnnxRuntimeSession:
+    """A loaded .onnx file; see `edgeprune.backends.Session`."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        onnxruntime = _runtime()
+        self.runtime = RUNTIME
+        self.runtime_version = str(onnxruntime.__version__)
+        self.threads = threads
+        self._session = _session(path, threads)
+        self._input = self._session.get_inputs()[0]
+        self.precision = _precision(path)
+
+    def run(self, inputs: Array) -> Array:
+        """Outputs (n, ...) of the first output for inputs (n, ...) float32, one sample at a time."""
+        values = [self._session.run(None, {self._input.name: sample[None]})[0] for sample in inputs.astype(np.float32)]
+        return np.concatenate(values).astype(np.float32)
+
+
+def load(path: Path, threads: int = 1) -> OnnxRuntimeSession:
+    """The file as ONNX Runtime runs it on `threads` threads.
+
+    Raises:
+        UsageError: The file is missing or not an ONNX model.
+    """
+    return OnnxRuntimeSession(path, threads)
+
+
+def read_ops(path: Path) -> tuple[Op, ...]:
+    """The operators of the graph after ONNX Runtime's fusions, in order.
+
+    Raises:
+        UsageError: The file is missing or not an ONNX model.
+    """
+    from edgeprune.backends.onnxruntime.optimized import read
+
+    return read(path).ops
+
+
+def inspect(path: Path) -> Inspection:
+    """Number formats after ONNX Runtime's fusions: what is not fused into an integer operator runs in float.
+
+    Raises:
+        UsageError: The file is missing or not an ONNX model.
+    """
+    from edgeprune.backends.onnxruntime.optimized import read
+
+    return read(path).inspection
+
+
+def time_ops(path: Path, inputs: Array | None, runs: int, threads: int) -> tuple[tuple[str, str, float], ...]:
+    """(node name, type, mean seconds per inference) from ONNX Runtime's profiler.
+
+    Args:
+        inputs: Samples (n, ...) float32, used in turn; noise when None.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(path, threads, profile=str(Path(folder) / "ort"))
+        source = session.get_inputs()[0]
+        if inputs is None:
+            inputs = noise(tuple(size if isinstance(size, int) and size > 0 else 1 for size in source.shape))
+        for index in range(runs):
+            session.run(None, {source.name: inputs[index % len(inputs)][None].astype(np.float32)})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    totals: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+            totals[key].append(event["dur"] * 1e-6)
+    return tuple((node, kind, float(np.mean(seconds))) for (node, kind), seconds in totals.items())
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("all", "running .onnx files") from error
+    return onnxruntime
+
+
+def _session(path: Path, threads: int, profile: str = "") -> onnxruntime.InferenceSession:
+    onnxruntime = _runtime()
+    if not path.is_file():
+        raise UsageError("there is no such model file", where=str(path))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if profile:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise UsageError(
+            f"ONNX Runtime cannot load it: {str(error).splitlines()[0][:300]}",
+            where=str(path),
+            hint="is it a whole .onnx file with its weights inside?",
+        ) from error
+
+
+def _precision(path: Path) -> str:
+    import onnx
+
+    types = {node.op_type for node in onnx.load(path).graph.node}
+    return "int8" if types & {"QuantizeLinear", "QLinearConv", "QLinearMatMul"} else "fp32"

@@ -1,0 +1,88 @@
+"""`edgeprune export`: a dense model as checked artifacts, without pruning."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from edgeprune.cli import options
+from edgeprune.cli.terminal import only_results_on_stdout, progress, table
+from edgeprune.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from edgeprune.backends import Artifact
+    from edgeprune.progress import Progress
+    from edgeprune.spec import Spec
+
+BACKEND_OF = {"onnx": "onnxruntime", "tflite": "tflite", "openvino": "openvino"}
+
+
+def export(
+    model: options.Model = None,
+    model_arg: options.ModelArgs = None,
+    weights: options.Weights = None,
+    data: options.Data = None,
+    task: options.Task = None,
+    config: options.Config = None,
+    formats: options.Formats = None,
+    precision: Annotated[str, typer.Option(metavar="int8|fp32", help="Number format of the files.")] = "int8",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that the files are written to.")] = Path("exported"),
+    settings: options.Settings = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Export a model as it is: int8 with ranges from the calibration data, or fp32."""
+    from edgeprune.spec import load_spec
+    from edgeprune.units import format_size
+
+    if precision not in ("int8", "fp32"):
+        raise UsageError(f"unknown precision {precision!r}", where="--precision", hint="int8 or fp32")
+    for name in formats or []:
+        if name not in BACKEND_OF:
+            raise UsageError(f"unknown format {name!r}", where="--format", hint=did_you_mean(name, BACKEND_OF))
+    flags = {"model__entry": model, "model__weights": weights, "data__source": data, "task": task}
+    spec = load_spec(config, options.overrides(settings, model_arg, **flags))
+    with only_results_on_stdout(debug=debug):
+        kind: Literal["int8", "fp32"] = "int8" if precision == "int8" else "fp32"
+        written = _exported(spec, tuple(formats or ()), kind, out, progress(quiet=quiet))
+    if json:
+        rows: Any = {name: artifact.model_dump(mode="json") for name, artifact in written.items()}
+        typer.echo(json_format.dumps({"schema": "edgeprune.export/1", "artifacts": rows}, indent=2))
+    else:
+        lines = [
+            (name, a.precision, format_size(a.size_bytes), ", ".join(a.float_ops) or "none", str(a.path))
+            for name, a in written.items()
+        ]
+        typer.echo(table(("format", "precision", "size", "float ops", "file"), lines, right=(2,)))
+
+
+def _exported(
+    spec: Spec, formats: tuple[str, ...], precision: Literal["int8", "fp32"], out: Path, report: Progress
+) -> dict[str, Artifact]:
+    import numpy as np
+
+    from edgeprune import backends
+    from edgeprune.pruning.trace import trace
+    from edgeprune.quantization.ranges import RangePolicy
+    from edgeprune.workload.load import load_workload
+
+    wanted = formats or tuple(name for name, backend in BACKEND_OF.items() if not backends.get(backend).missing())
+    workload = load_workload(spec)
+    captured = trace(workload.model, workload.example)
+    calibration = None
+    if precision == "int8":
+        data = workload.data.calibration
+        calibration = np.stack([data[i][0] for i in range(len(data))])
+    written = {}
+    for name in report.track(wanted, "export"):
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        backend = backends.get(BACKEND_OF[name])
+        example = workload.example.numpy()
+        policy = RangePolicy() if precision == "int8" else None
+        written[name] = backend.export(captured.module, example, folder, precision, calibration, policy)
+    return written

@@ -1,0 +1,68 @@
+"""Options that several verbs share, each spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeprune.errors import UsageError
+
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="ENTRY", help="file.py:name, timm:NAME or torchvision:NAME.")
+]
+ModelArgs = Annotated[
+    list[str] | None, typer.Option("--model-arg", metavar="K=V", help="Argument of the model's callable; repeatable.")
+]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", metavar="FILE", help="Trained weights: safetensors or a checkpoint.")
+]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="SOURCE", help="npz:FILE, images:DIR, idx:DIR or file.py:name.")
+]
+Task = Annotated[str | None, typer.Option("--task", metavar="TASK", help="classify or file.py:name.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Job file; without it, edgeprune.toml in this folder if there."),
+]
+Target = Annotated[str | None, typer.Option("--target", metavar="NAME", help="Device: see edgeprune targets.")]
+Runtime = Annotated[str | None, typer.Option("--runtime", metavar="NAME", help="Runtime on it; default: the target's.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Default: the target's.")]
+At = Annotated[
+    str | None, typer.Option("--at", metavar="p50|p90|p99", help="Percentile that latency is judged on (p90).")
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", metavar="NAME", help="onnx, tflite or openvino; repeatable; default: all installed."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-o", metavar="KEY=VALUE", help="Any key of the job file, such as fit.batch_size=32."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks and third-party warnings.")]
+
+
+def overrides(settings: list[str] | None, model_args: list[str] | None, **flags: Any) -> dict[str, Any]:
+    """Dotted keys for `load_spec`: `section__key` flags, model arguments and --set, the last one winning.
+
+    Raises:
+        UsageError: A setting or a model argument without `=`.
+    """
+    from edgeprune.spec import parse_setting
+
+    found = {name.replace("__", "."): value for name, value in flags.items()}
+    arguments = {}
+    for text in model_args or []:
+        if "=" not in text:
+            raise UsageError(f"cannot read {text!r}", where="--model-arg", hint="write it like width=32")
+        key, value = parse_setting(text)
+        arguments[key] = value
+    if arguments:
+        found["model.args"] = arguments
+    for text in settings or []:
+        key, value = parse_setting(text)
+        found[key] = value
+    return found

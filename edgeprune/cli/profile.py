@@ -1,0 +1,70 @@
+"""`edgeprune profile`: what one model file costs on one target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeprune.cli import options
+from edgeprune.cli.terminal import only_results_on_stdout
+from edgeprune.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from edgeprune.documents import FitRecord
+
+
+def profile(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT|RUN", help="Model file, or the folder of a run.")],
+    target: options.Target = None,
+    runtime: options.Runtime = None,
+    threads: options.Threads = None,
+    runs: Annotated[int, typer.Option(min=1, metavar="N", help="At least so many timed runs.")] = 200,
+    at: options.At = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Measure a model file on this machine, or estimate it for a board that is not connected.
+
+    Of a run folder it takes the artifact that the verdict rests on, and the run's target, runtime and threads.
+    """
+    from edgeprune.documents import profile_record
+    from edgeprune.report.text import profile_table
+
+    if at not in (None, "p50", "p90", "p99"):
+        raise UsageError(f"unknown percentile {at!r}", where="--at", hint="p50, p90 or p99")
+    path = artifact
+    if artifact.is_dir():
+        from edgeprune.record import read_record
+
+        record = read_record(artifact)
+        path = _deployed(artifact, record, runtime)
+        if target in (None, record.target):
+            target, runtime, threads = record.target, runtime or record.runtime, threads or record.threads
+    elif not artifact.is_file():
+        raise UsageError(f"no such file: {artifact}", where="profile")
+    with only_results_on_stdout(debug=debug):
+        from edgeprune.profiling import profile as measure
+        from edgeprune.target import load_target
+
+        chosen = load_target(target or "host")
+        result = measure(path, chosen, runtime=runtime, threads=threads, at=at or "p90", runs=runs)
+    document = profile_record(result, path)
+    typer.echo(document.to_json() if json else profile_table(document), nl=False)
+
+
+def _deployed(folder: Path, record: FitRecord, runtime: str | None) -> Path:
+    """The artifact that the verdict rests on, or that of another runtime."""
+    wanted = runtime or record.runtime
+    name = {"onnxruntime": "onnx", "tflm": "tflite"}.get(wanted, wanted)
+    if name not in record.artifacts:
+        hint = did_you_mean(name, record.artifacts) if record.artifacts else "nothing was exported"
+        raise UsageError(f"this run has no artifact for {wanted}", where=str(folder), hint=hint)
+    path = record.artifacts[name]
+    if path.is_file():
+        return path
+    moved = folder / path.relative_to(record.run) if path.is_relative_to(record.run) else path
+    if not moved.is_file():
+        raise UsageError(f"no such file: {moved}", where=str(folder / "record.json"))
+    return moved

@@ -1,0 +1,105 @@
+"""From a torch model to a TFLite file: float with channel-last images, and full-integer int8 with int8 in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.conversion.chatter import quiet
+from edgeprune.conversion.torch_graph import flatten_channel_last, prepare
+from edgeprune.errors import missing_extra
+from edgeprune.quantization.ranges import Range, RangePolicy, observe
+
+if TYPE_CHECKING:
+    import torch
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def write_float(model: torch.nn.Module, example: Array, path: Path) -> None:
+    """Write the float32 .tflite file for batch one. Images are (1, H, W, C) inside.
+
+    Raises:
+        MissingExtraError: The converter is not installed.
+        UnsupportedError: The model cannot be captured or converted.
+    """
+    import torch
+
+    graph_module = prepare(model, example)
+    spatial = example.ndim == 4
+    if spatial:
+        graph_module = flatten_channel_last(graph_module)
+    with quiet("converting to TFLite"), torch.no_grad():
+        try:
+            import litert_torch
+        except ImportError as error:
+            raise missing_extra("tflite", "converting to TFLite") from error
+        sample = torch.from_numpy(example[:1])
+        if spatial:
+            images_out = graph_module(sample).ndim == 4
+            module = litert_torch.to_channel_last_io(graph_module, args=[0], outputs=[0] if images_out else None)
+            module.eval()
+            sample = sample.permute(0, 2, 3, 1).contiguous()
+        else:
+            module = graph_module
+        litert_torch.convert(module, (sample,)).export(str(path))
+
+
+def write_int8(float_path: Path, path: Path, calibration: Array, policy: RangePolicy) -> None:
+    """Write the full-integer file of a float .tflite file, with our ranges.
+
+    Args:
+        calibration: Samples (n, ...) float32 as the torch model takes them.
+
+    Raises:
+        MissingExtraError: The quantiser is not installed.
+        UnsupportedError: The quantiser cannot handle the graph.
+        UsageError: No calibration samples.
+    """
+    with quiet("quantising the TFLite graph"):
+        try:
+            from ai_edge_quantizer import quantizer, recipe
+        except ImportError as error:
+            raise missing_extra("tflite", "quantising for TFLite") from error
+        ranges, ranks = tensor_ranges(float_path, calibration, policy)
+        values = {
+            name: {
+                "min": np.full((1,) * ranks[name], lo, np.float32),
+                "max": np.full((1,) * ranks[name], hi, np.float32),
+            }
+            for name, (lo, hi) in ranges.items()
+        }
+        tool = quantizer.Quantizer(str(float_path))
+        tool.load_quantization_recipe(recipe.static_wi8_ai8())
+        path.write_bytes(bytes(tool.quantize(values).quantized_model))
+
+
+def tensor_ranges(float_path: Path, calibration: Array, policy: RangePolicy) -> tuple[dict[str, Range], dict[str, int]]:
+    """Ranges and ranks of every float activation of a float .tflite file over the calibration samples."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        str(float_path),
+        num_threads=1,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]
+    details = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    inner = [int(index) for op in interpreter._get_ops_details() for index in op["outputs"]]
+    inner = [index for index in inner if details[index]["dtype"] is np.float32]
+    names = {index: str(details[index]["name"]) for index in [source["index"], *inner]}
+
+    def samples() -> Iterator[dict[str, Array]]:
+        for sample in calibration:
+            image = sample.transpose(1, 2, 0) if sample.ndim == 3 else sample
+            interpreter.set_tensor(source["index"], np.ascontiguousarray(image[None], np.float32))
+            interpreter.invoke()
+            yield {name: interpreter.get_tensor(index) for index, name in names.items()}
+
+    ranges = observe(samples, policy)
+    return ranges, {names[index]: len(details[index]["shape"]) for index in names}

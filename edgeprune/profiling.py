@@ -1,0 +1,327 @@
+"""What a model file costs on a target: measured where this machine is the target, else estimated from the file.
+
+A measured verdict rests on the 99 %-confidence upper bound of the asked-for percentile over one run in a fresh
+process. The run is thrown away and repeated once when the machine changed its speed meanwhile (see
+`percentiles.disturbed`); a second disturbed run is an error, never a number.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune import backends
+from edgeprune.backends import Array
+from edgeprune.cost import Cost, Measurement, OpCost, Percentile, Source
+from edgeprune.device.estimate import estimate
+from edgeprune.device.latency import LatencyModel
+from edgeprune.device.ops import Op
+from edgeprune.errors import MeasurementError, UsageError, missing_extra
+from edgeprune.percentiles import QUANTILES, Slice, bounds, disturbed, needed_runs, percentile, slowdown
+from edgeprune.progress import SILENT, Progress
+from edgeprune.runner import bench
+from edgeprune.runner.opener import Contents, Times, child_environment, read_contents, read_times
+from edgeprune.target import Target
+from edgeprune.values import Value
+
+RUNS = 200
+MIN_TIME_S = 1.0
+_COOL_DOWN_S = 3.0
+_OP_RUNS = 200
+_INPUT_SAMPLES = 8
+_TIMEOUT_S = 900
+_NOISE_REPEATS = 10
+
+
+def profile(
+    path: Path,
+    target: Target,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    at: Percentile = "p90",
+    runs: int = RUNS,
+    inputs: Array | None = None,
+    per_op: bool = True,
+    latency: LatencyModel | None = None,
+    progress: Progress = SILENT,
+) -> Measurement:
+    """The cost of a model file on a target, op by op.
+
+    Args:
+        path: A .tflite, .onnx or OpenVINO .xml file.
+        runtime, threads: The target's default for this kind of file when None.
+        at: The percentile whose upper bound is the verdict's latency (measured only).
+        runs: At least so many timed inferences, and at least one second of them.
+        inputs: Samples (n, ...) float32 as the model was trained on, images NCHW; noise when None.
+        per_op: Fill the operator table, from a pass of its own.
+        latency: A corrected device model instead of the shipped one (estimates only).
+
+    Raises:
+        MeasurementError: The machine changed its speed during the run and its repetition.
+        MissingExtraError: The runtime is not installed.
+        UsageError: The file cannot be read, or the target does not run it.
+    """
+    backend = backends.for_file(path)
+    if not path.is_file():
+        raise UsageError("there is no such model file", where=str(path))
+    runtime = runtime or default_runtime(target, backend.NAME, path)
+    if target.runtime(runtime).backend != backend.NAME:
+        raise UsageError(
+            f"runtime {runtime} of target {target.name} takes files for {target.runtime(runtime).backend}",
+            where=str(path),
+            hint=f"export for {target.runtime(runtime).backend}, or choose another --runtime",
+        )
+    threads = threads or target.runtime(runtime).threads
+    arena = runtime == "tflm"
+    contents = read_contents(path, backend.NAME, arena=arena)
+    if target.latency != "measured":
+        return _estimated(path, contents, target, runtime, threads, latency)
+    with tempfile.TemporaryDirectory() as scratch:
+        samples = _save_inputs(inputs, Path(scratch))
+        document = _steady_run(path, backend.NAME, threads, at, runs, samples, progress)
+        times: Times = ()
+        if per_op:
+            progress.note(f"timing the operators of {path.name}")
+            times = read_times(path, backend.NAME, _OP_RUNS, threads, samples)
+    return _measured(path, document, contents, times, target, runtime, at)
+
+
+def default_runtime(target: Target, backend: str, path: Path) -> str:
+    """The target's runtime for files of that backend: its default one if that takes them, else the first that does.
+
+    Raises:
+        UsageError: None of the target's runtimes does.
+    """
+    if target.runtime().backend == backend:
+        return target.default_runtime
+    for name, offered in target.runtimes.items():
+        if offered.backend == backend:
+            return name
+    takes = ", ".join(sorted({offered.backend for offered in target.runtimes.values()}))
+    raise UsageError(f"target {target.name} cannot run {path.suffix} files", where=str(path), hint=f"it takes: {takes}")
+
+
+def file_bytes(path: Path) -> int:
+    """All files of the artifact: an OpenVINO .xml counts with its .bin."""
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _estimated(
+    path: Path, contents: Contents, target: Target, runtime: str, threads: int, latency: LatencyModel | None
+) -> Measurement:
+    precision = "int8" if contents.inspection.integer_macs > contents.inspection.float_macs else "fp32"
+    priced = estimate(contents.ops, target, runtime, precision, threads, latency)
+    update: dict[str, Any] = {"size_bytes": file_bytes(path)}
+    if contents.arena_bytes is not None:
+        update |= {"ram_bytes": contents.arena_bytes, "ram_kind": "arena"}
+    return priced.model_copy(update={"cost": priced.cost.model_copy(update=update)})
+
+
+def _save_inputs(inputs: Array | None, folder: Path) -> Path | None:
+    if inputs is None:
+        return None
+    file = folder / "inputs.npy"
+    np.save(file, np.ascontiguousarray(inputs[:_INPUT_SAMPLES], np.float32), allow_pickle=False)
+    return file
+
+
+def _steady_run(
+    path: Path, runtime: str, threads: int, at: Percentile, runs: int, samples: Path | None, progress: Progress
+) -> dict[str, Any]:
+    """One benchmark document; a disturbed run is repeated once after a pause."""
+    needed = needed_runs(QUANTILES[at])
+    changes = []
+    for attempt in (1, 2):
+        progress.note(f"timing {path.name} on {runtime}, {threads} thread(s)" + (", again" if attempt > 1 else ""))
+        document = run_bench([path], runtime, threads, max(runs, needed), samples)
+        latencies_s, slices = _timings(document)
+        if len(latencies_s) < needed:
+            raise MeasurementError(
+                f"only {len(latencies_s)} runs in {document['wall_s']:.0f} s: {at} needs {needed}",
+                where=str(path),
+                hint="judge on p50, or estimate instead of measuring",
+            )
+        if not disturbed(latencies_s, slices) and not _throttled(document):
+            return document
+        changes.append(slowdown(latencies_s, slices) or 0.0)
+        if attempt == 1:
+            time.sleep(_COOL_DOWN_S)
+    slower = " and ".join(f"{change * 100:.0f} %" for change in changes)
+    raise MeasurementError(
+        f"the machine became slower during the run and its repetition, by {slower}",
+        where=str(path),
+        hint="let it cool down, end other jobs, fix the CPU clock, then repeat",
+    )
+
+
+def _timings(document: dict[str, Any]) -> tuple[Array, tuple[Slice, ...]]:
+    slices = tuple(Slice(int(runs), float(others)) for runs, others in document["slices"])
+    return np.array(document["samples_ns"][0]) * 1e-9, slices
+
+
+def _throttled(document: dict[str, Any]) -> bool:
+    return bool(document["before"].get("throttled") != document["after"].get("throttled"))
+
+
+def run_bench(
+    paths: Sequence[Path],
+    runtime: str,
+    threads: int,
+    runs: int,
+    samples: Path | None = None,
+    min_time_s: float = MIN_TIME_S,
+) -> dict[str, Any]:
+    """The document of the runner script (`runner/bench.py`), run in a fresh process on this machine.
+
+    Raises:
+        MissingExtraError: The runtime is not installed.
+        UsageError: The runtime cannot run a file.
+    """
+    command = [sys.executable, str(Path(bench.__file__)), "--runtime", runtime, "--threads", str(threads)]
+    command += ["--min-runs", str(runs), "--min-time", str(min_time_s)]
+    command += [part for path in paths for part in ("--model", str(path))]
+    command += ["--inputs", str(samples)] if samples else []
+    where = ", ".join(path.name for path in paths)
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False, env=child_environment())
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"the run took more than {_TIMEOUT_S} s", where=where) from None
+    if done.returncode == bench.EXIT_NO_RUNTIME:
+        raise missing_extra(backends.get(runtime).EXTRA or "all", f"running {runtime}")
+    if done.returncode != 0:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise UsageError(f"{runtime} cannot run it (status {done.returncode}): {last[:300]}", where=where)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def _measured(
+    path: Path,
+    document: dict[str, Any],
+    contents: Contents,
+    times: Times,
+    target: Target,
+    runtime: str,
+    at: Percentile,
+) -> Measurement:
+    latencies_s, slices = _timings(document)
+    lower, upper = bounds(latencies_s, QUANTILES[at])
+    cost = Cost(
+        source=Source.MEASURED,
+        latency_s=upper,
+        latency_interval_s=(lower, upper),
+        ram_bytes=max(0, document["peak_rss_bytes"] - document["empty_rss_bytes"]),
+        ram_kind="process",
+        size_bytes=file_bytes(path),
+    )
+    return Measurement(
+        cost=cost,
+        target=target.name,
+        runtime=runtime,
+        runtime_version=document["runtime_version"],
+        threads=document["threads"],
+        precision=document["precision"][0],
+        runs=len(latencies_s),
+        **{f"{name}_s": percentile(latencies_s, quantile) for name, quantile in QUANTILES.items()},
+        load_s=document["load_ns"] * 1e-9,
+        ops=op_table(times, contents.ops),
+        environment=_environment(document, at),
+        notes=_notes(document, slowdown(latencies_s, slices)),
+    )
+
+
+def _notes(document: dict[str, Any], change: float | None) -> tuple[str, ...]:
+    notes = []
+    warm = document["warm_up"]
+    if not warm["settled"]:
+        notes.append(f"warm-up did not settle within {warm['seconds']:g} s")
+    if change is None:
+        notes.append("other jobs used the CPU throughout: a falling clock would not have been noticed")
+    return tuple(notes)
+
+
+def _environment(document: dict[str, Any], at: Percentile) -> dict[str, str]:
+    facts = {name: str(document[name]) for name in ("cpu", "system", "python", "cpu_share", "preemptions")}
+    others = max((others for _, others in document["slices"]), default=0.0)
+    facts |= {"judged_at": at, "others_cpus_max": f"{others:.2f}", "first_run_ns": str(document["first_ns"])}
+    for moment in ("before", "after"):
+        facts |= {f"{name}_{moment}": value for name, value in document[moment].items()}
+    return facts
+
+
+def op_table(times: Times, ops: tuple[Op, ...]) -> tuple[OpCost, ...]:
+    """Operator times with the file's names, kinds and multiply-accumulates, where the profiler's rows match them.
+
+    Runtimes name their rows by node or output; XNNPACK does not name them at all, so layers with weights are matched
+    in order when there are as many of them on both sides. What does not match keeps the profiler's own name and type.
+    """
+    named = {key: op for op in ops for key in (*op.nodes, op.output, op.name)}
+    matched = [named.get(_plain(name)) for name, _, _ in times]
+    if not any(matched):
+        layers = [op for op in ops if op.weights]
+        rows = [index for index, (_, kind, _) in enumerate(times) if kind.startswith(("Convolution", "Fully"))]
+        if len(layers) == len(rows):
+            for index, op in zip(rows, layers):
+                matched[index] = op
+    return tuple(
+        OpCost(name=op.name, kind=op.kind, latency_s=seconds, macs=op.macs)
+        if op
+        else OpCost(name=name, kind=kind, latency_s=seconds, macs=0)
+        for (name, kind, seconds), op in zip(times, matched)
+    )
+
+
+def _plain(name: str) -> str:
+    """A node's name before the runtime rewrote it: `relu_nchwc`, `node_Conv_36_token_1`."""
+    return name.removesuffix("_nchwc").split("_token_")[0]
+
+
+class Comparison(Value):
+    """Medians of several files timed in turns in one process, and how far apart ten copies of one file lie."""
+
+    p50_s: tuple[float, ...]
+    noise: float
+    runs: int
+
+
+def compare_p50(
+    paths: Sequence[Path],
+    *,
+    threads: int = 1,
+    runs: int = RUNS,
+    min_time_s: float = 0.5,
+    inputs: Array | None = None,
+) -> Comparison:
+    """Median latencies of files of one runtime, in the order given, for benchmarks on noisy machines.
+
+    `noise` is the largest relative distance of the median of any of ten further copies of the first file from their
+    common median: differences below it mean nothing.
+
+    Args:
+        min_time_s: Seconds for each file and each copy.
+
+    Raises:
+        UsageError: The files are for different runtimes, or one cannot be run.
+    """
+    names = {backends.for_file(path).NAME for path in paths}
+    if len(names) != 1:
+        raise UsageError(f"{len(paths)} files for {', '.join(sorted(names))} cannot be timed in one process")
+    with tempfile.TemporaryDirectory() as scratch:
+        samples = _save_inputs(inputs, Path(scratch))
+        everything = [*paths, *[paths[0]] * _NOISE_REPEATS]
+        document = run_bench(everything, names.pop(), threads, runs, samples, min_time_s)
+    medians = [percentile(np.array(own) * 1e-9, 0.5) for own in document["samples_ns"]]
+    repeats = np.array(medians[len(paths) :])
+    noise = float(np.max(np.abs(repeats / np.median(repeats) - 1)))
+    fewest = min(len(own) for own in document["samples_ns"])
+    return Comparison(p50_s=tuple(medians[: len(paths)]), noise=noise, runs=fewest)

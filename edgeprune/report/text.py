@@ -1,0 +1,120 @@
+"""The record in a few lines: the verdict, the summary that `fit` ends with, the table of a profile."""
+
+from __future__ import annotations
+
+from edgeprune.cost import Source
+from edgeprune.documents import BudgetRow, FitRecord, IntervalNs, MetricRow, ProfileRecord
+from edgeprune.units import format_size, format_time
+
+UNKNOWN = "–"
+
+
+def verdict_line(record: FitRecord) -> str:
+    """One sentence: met or not, the number it rests on, where that number comes from, and the limits."""
+    parts: list[str] = [record.verdict]
+    if record.latency_ns is not None:
+        parts.append(f"{time_text(record.latency_ns)} on {record.target} ({evidence(record)})")
+    elif record.verdict != "infeasible":
+        parts.append(f"on {record.target} ({evidence(record)})")
+    line = ": ".join(parts) + f"; {budget_text(record.budget)}"
+    if record.violations:
+        line += f"; violated: {'; '.join(row.text for row in record.violations)}"
+    if record.binding:
+        line += f"; held up by {', '.join(record.binding[:5])}"
+    return line
+
+
+def evidence(record: FitRecord) -> str:
+    """Where the latency of the verdict comes from and how sure it is."""
+    parts = [record.source.value]
+    if record.latency_interval_ns is not None:
+        low, high = record.latency_interval_ns
+        if record.source is Source.MEASURED:
+            parts.append(f"99 % upper bound of {record.budget.at}")
+        else:
+            parts.append(f"80 % interval {interval_text((low, high))}")
+    parts.append(f"{record.runtime}, {threads_text(record.threads)}")
+    return "; ".join(parts)
+
+
+def budget_text(budget: BudgetRow) -> str:
+    """`budget: latency 20 ms at p90, drop 1pp`."""
+    limits = []
+    if budget.latency_ns is not None:
+        limits.append(f"latency {time_text(budget.latency_ns)} at {budget.at}")
+    if budget.ram_bytes is not None:
+        limits.append(f"RAM {format_size(budget.ram_bytes)}")
+    if budget.size_bytes is not None:
+        limits.append(f"size {format_size(budget.size_bytes)}")
+    if budget.max_drop is not None:
+        limits.append(f"drop {budget.max_drop}")
+    return "budget: " + (", ".join(limits) or "none")
+
+
+def summary(record: FitRecord) -> str:
+    """What `edgeprune fit` prints at the end, with a last newline."""
+    from edgeprune.report.tables import before_after
+
+    lines = [f"{record.name + ': ' if record.name else ''}{verdict_line(record)}"]
+    if record.costs:
+        lines += ["", before_after(record).as_text()]
+    lines += [""]
+    lines += [f"{name}: {path}" for name, path in record.artifacts.items()]
+    lines += [f"report: {record.run / 'report.html'}"]
+    return "\n".join(lines) + "\n"
+
+
+def profile_table(document: ProfileRecord) -> str:
+    """A profile as aligned lines, with a last newline."""
+    of = "99 % upper bound of the percentile" if document.source is Source.MEASURED else "device model"
+    latency = UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({of})"
+    memory = UNKNOWN if document.ram_bytes is None else f"{format_size(document.ram_bytes)} ({document.ram_kind})"
+    facts = [
+        ("artifact", str(document.artifact)),
+        ("target", f"{document.target} ({document.source.value})"),
+        (
+            "runtime",
+            f"{document.runtime} {document.runtime_version}, {threads_text(document.threads)}".replace(" ,", ","),
+        ),
+        ("precision", document.precision),
+        ("latency", latency),
+        ("interval", UNKNOWN if document.latency_interval_ns is None else interval_text(document.latency_interval_ns)),
+    ]
+    if document.runs:
+        percentiles = (document.p50_ns, document.p90_ns, document.p99_ns)
+        facts.append(("p50 p90 p99", f"{', '.join(map(time_text, percentiles))} over {document.runs} runs"))
+    facts += [("ram", memory), ("size", UNKNOWN if document.size_bytes is None else format_size(document.size_bytes))]
+    lines = [f"{key:<12} {value}" for key, value in facts]
+    if document.ops:
+        lines += ["", f"{'ns':>12}  {'MACs':>13}  {'type':<12} op"]
+        lines += [
+            f"{UNKNOWN if op.ns is None else format(op.ns, ','):>12}  {op.macs:>13,}  {op.type:<12} {op.name}"
+            for op in document.ops
+        ]
+    lines += [f"note: {note}" for note in document.notes]
+    return "\n".join(lines) + "\n"
+
+
+def time_text(ns: int | float | None) -> str:
+    """`17.3 ms`."""
+    return UNKNOWN if ns is None else format_time(ns / 1e9)
+
+
+def interval_text(interval: IntervalNs) -> str:
+    """`14.3 to 19.4 ms`, the unit said once when both ends share it."""
+    low, high = (time_text(end) for end in interval)
+    value, _, unit = low.partition(" ")
+    return f"{value} to {high}" if high.endswith(f" {unit}") else f"{low} to {high}"
+
+
+def threads_text(threads: int | None) -> str:
+    """`4 threads`."""
+    return UNKNOWN if threads is None else f"{threads} thread{'s' if threads != 1 else ''}"
+
+
+def metric_text(value: float | None, metric: MetricRow) -> str:
+    """A share as `97.35 %`, anything else with four significant digits."""
+    if value is None:
+        return UNKNOWN
+    is_share = metric.higher_is_better and metric.dense is not None and 0 <= metric.dense <= 1
+    return f"{value * 100:.2f} %" if is_share else f"{value:.4g}"
