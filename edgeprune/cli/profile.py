@@ -30,7 +30,7 @@ def profile(
     Of a run folder it takes the artifact that the verdict rests on, and the run's target, runtime and threads.
     """
     from edgeprune.documents import profile_record
-    from edgeprune.report.text import profile_table
+    from edgeprune.report.summary import profile_table
 
     if at not in (None, "p50", "p90", "p99"):
         raise UsageError(f"unknown percentile {at!r}", where="--at", hint="p50, p90 or p99")
