@@ -21,9 +21,9 @@ def reference() -> str:
     parts = [
         "# Command line",
         "Written by `make docs` from the program; do not edit.",
-        "Quantities carry their unit: `20ms`, `256KiB` (powers of 1024) or `256kB` (of 1000), `1pp` (points of the metric) or "
-        "`2%` (relative to the dense model). The result goes to stdout, with `--json` as one document; progress and errors go "
-        "to stderr.",
+        "Quantities carry their unit: `20ms`, `256KiB` (powers of 1024) or `256kB` (of 1000), `1pp` (points of the\n"
+        "metric) or `2%` (relative to the dense model). The result goes to stdout, with `--json` as one document;\n"
+        "progress and errors go to stderr.",
         *(f"## {' '.join(['edgeprune', *page])}\n\n```text\n{_help(page)}\n```" for page in pages),
         f"## Exit codes\n\n| code | meaning |\n|---:|---|\n{codes}",
     ]
