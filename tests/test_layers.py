@@ -52,6 +52,8 @@ LEVELS = {
     "edgeprune.decide": 5,
     "edgeprune.record": 5,
     "edgeprune.report": 5,
+    "edgeprune.stages": 6,
+    "edgeprune.summary": 6,
     "edgeprune.pipeline": 6,
     "edgeprune.api": 7,
     "edgeprune.cli": 7,
