@@ -109,3 +109,11 @@ class Measurement(Value):
     ops: tuple[OpCost, ...] = ()
     environment: dict[str, str] = {}
     notes: tuple[str, ...] = ()
+
+
+class Correction(Value):
+    """How the device model is bent towards what was profiled: a factor on latency, offsets on RAM and size."""
+
+    latency: float = 1.0
+    ram_bytes: int = 0
+    size_bytes: int = 0

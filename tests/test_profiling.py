@@ -151,9 +151,7 @@ def test_a_file_that_the_runtime_cannot_run_is_quoted(tmp_path: Path) -> None:
         profiling.run_bench([path], "onnxruntime", 1, 10)
 
 
-def test_a_runtime_that_is_not_installed_names_its_extra(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_runtime_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "openvino.py").write_text("raise ImportError('not here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(MissingExtraError, match="running openvino needs the extra 'openvino'"):
@@ -187,7 +185,11 @@ def op(name: str, kind: Any, node: str) -> Op:
 
 def test_profiler_rows_are_matched_by_name_and_else_in_order() -> None:
     ops = (op("relu", "conv", "node_Conv_3"), op("pool", "pool", "node_pool"), op("out", "dense", "node_fc"))
-    by_name = (("node_Conv_3_token_1", "QLinearConv", 1e-3), ("Transpose", "Transpose", 2e-3), ("relu_nchwc", "Conv", 1.0))
+    by_name = (
+        ("node_Conv_3_token_1", "QLinearConv", 1e-3),
+        ("Transpose", "Transpose", 2e-3),
+        ("relu_nchwc", "Conv", 1.0),
+    )
     rows = op_table(by_name, ops)
     assert [(row.name, row.kind, row.macs) for row in rows] == [
         ("relu", "conv", ops[0].macs),

@@ -131,7 +131,7 @@ def _resume(path: Path, *, quiet: bool, debug: bool) -> FitRecord:
 
 
 def _show(record: FitRecord, *, json: bool) -> None:
-    from edgeprune.report.text import summary
+    from edgeprune.report.summary import summary
 
     typer.echo(record.to_json() if json else summary(record), nl=False)
 

@@ -29,10 +29,12 @@ def profile(
 
     Of a run folder it takes the artifact that the verdict rests on, and the run's target, runtime and threads.
     """
+    from edgeprune.cost import Percentile
     from edgeprune.documents import profile_record
-    from edgeprune.report.text import profile_table
+    from edgeprune.report.summary import profile_table
 
-    if at not in (None, "p50", "p90", "p99"):
+    percentiles: dict[str, Percentile] = {"p50": "p50", "p90": "p90", "p99": "p99"}
+    if at is not None and at not in percentiles:
         raise UsageError(f"unknown percentile {at!r}", where="--at", hint="p50, p90 or p99")
     path = artifact
     if artifact.is_dir():
@@ -49,7 +51,7 @@ def profile(
         from edgeprune.target import load_target
 
         chosen = load_target(target or "host")
-        result = measure(path, chosen, runtime=runtime, threads=threads, at=at or "p90", runs=runs)
+        result = measure(path, chosen, runtime=runtime, threads=threads, at=percentiles[at or "p90"], runs=runs)
     document = profile_record(result, path)
     typer.echo(document.to_json() if json else profile_table(document), nl=False)
 

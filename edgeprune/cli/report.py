@@ -26,7 +26,7 @@ def report(
         typer.echo(render_markdown(record), nl=False)
         return
     from edgeprune.report.files import write_reports
-    from edgeprune.report.text import summary
+    from edgeprune.report.summary import summary
 
     write_reports(run, record)
     typer.echo(record.to_json() if json else summary(record), nl=False)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -70,8 +71,25 @@ class LatencyModel(Value):
 
     def op_s(self, op: Op) -> float:
         """Seconds of one op."""
-        moved = moved_elements(op) * self.element_s
-        return self.correction * (self._compute_s(op) + moved + op.weights * self.weight_s + self.per_op_s)
+        terms = work(op, self.first_conv_extra_channels)
+        seconds = sum(amount * price for amount, price in zip(terms, self.prices_s, strict=True))
+        if op.kind == "conv" and op.kernel > 1 and op.groups == 1 and terms.conv_macs:
+            # One channel more never makes a convolution faster: the price at the last thin width is a floor.
+            thin = work(op.resized(_THIN, op.out_channels), self.first_conv_extra_channels).first_conv_macs
+            seconds += max(0.0, thin * self.first_conv_s_per_mac - terms.conv_macs * self.conv_s_per_mac)
+        return self.correction * seconds
+
+    @property
+    def prices_s(self) -> tuple[float, ...]:
+        """Seconds per unit, in the order of `Work`."""
+        return (
+            self.conv_s_per_mac,
+            self.first_conv_s_per_mac,
+            self.depthwise_s_per_mac,
+            self.element_s,
+            self.weight_s,
+            self.per_op_s,
+        )
 
     def total_s(self, ops: Iterable[Op]) -> float:
         """Seconds of one inference."""
@@ -86,24 +104,31 @@ class LatencyModel(Value):
         """The same model with every estimate multiplied by `ratio` (observed over estimated)."""
         return self.model_copy(update={"correction": self.correction * ratio})
 
-    def _compute_s(self, op: Op) -> float:
-        if op.kind == "depthwise":
-            return op.macs * self.depthwise_s_per_mac
-        if op.kind == "conv" and op.out_positions > 1:
-            return self._conv_s(op)
-        if op.kind in ("matmul", "dense") and op.out_positions > 1:
-            return op.macs * self.conv_s_per_mac
-        if op.kind == "rnn":  # every step reads the weights again
-            return op.macs * (self.weight_s if op.out_positions > 1 else 0.0)
-        return 0.0
 
-    def _conv_s(self, op: Op) -> float:
-        gathered = op.out_channels + self.first_conv_extra_channels
-        thin = min(op.in_channels, _THIN) * op.kernel * op.out_positions * gathered * self.first_conv_s_per_mac
-        if op.groups > 1 or op.kernel == 1:
-            return op.macs * self.conv_s_per_mac
-        # One channel more never makes a convolution faster, so the thin price is a floor for the wide ones.
-        return thin if op.in_channels <= _THIN else max(thin, op.macs * self.conv_s_per_mac)
+class Work(NamedTuple):
+    """What one op asks of a device: the six amounts that are priced."""
+
+    conv_macs: float = 0
+    first_conv_macs: float = 0
+    depthwise_macs: float = 0
+    elements: float = 0
+    weights: float = 0
+    ops: float = 1
+
+
+def work(op: Op, first_conv_extra_channels: int = 0) -> Work:
+    """The priced amounts of an op."""
+    elements, weights = moved_elements(op), op.weights
+    if op.kind == "depthwise":
+        return Work(depthwise_macs=op.macs, elements=elements, weights=weights)
+    if op.kind == "rnn":  # every step reads the weights again
+        return Work(elements=elements, weights=weights * op.out_positions)
+    if op.out_positions == 1 or op.kind not in ("conv", "dense", "matmul"):
+        return Work(elements=elements, weights=weights)
+    if op.kind == "conv" and op.kernel > 1 and op.groups == 1 and op.in_channels <= _THIN:
+        gathered = op.reduction * op.out_positions * (op.out_channels + first_conv_extra_channels)
+        return Work(first_conv_macs=gathered, elements=elements, weights=weights)
+    return Work(conv_macs=op.macs, elements=elements, weights=weights)
 
 
 def moved_elements(op: Op) -> int:

@@ -15,7 +15,8 @@ from edgeprune.report import charts, tables
 from edgeprune.report.files import write_reports
 from edgeprune.report.html import render_html, tiles
 from edgeprune.report.markdown import render_markdown
-from edgeprune.report.text import interval_text, metric_text, summary, verdict_line
+from edgeprune.report.summary import summary
+from edgeprune.report.text import interval_text, metric_text, verdict_line
 from tests.report.made_up import infeasible_record, made_up_record, missed_record
 
 HOSTILE = '<script>alert("x")</script>|`*_[a](b)'

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_measuring_stops_at_the_cap_and_counts_slices(monkeypatch: pytest.Monkey
 
 def test_a_warm_up_that_never_settles_ends_at_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(np.cumsum(np.full(10_000, 0.01)))
-    lengths = iter(np.cumsum(np.full(10_000, 3)) * 10**7)
+    lengths = cycle([10**8] * 5 + [2 * 10**8] * 5)  # two speeds, window after window
     monkeypatch.setattr(bench.time, "perf_counter", lambda: float(next(clock)))
     monkeypatch.setattr(bench, "timed", lambda call: int(next(lengths)))
     outcome = bench.warm_up(lambda: None)

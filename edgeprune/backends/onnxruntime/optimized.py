@@ -40,6 +40,8 @@ _VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Co
 
 @dataclass(frozen=True)
 class Optimized:
+    """What ONNX Runtime really runs, and what the gates look at."""
+
     ops: tuple[Op, ...]
     inspection: Inspection
 

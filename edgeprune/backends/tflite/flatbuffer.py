@@ -44,6 +44,8 @@ _NO_TENSOR = -1
 
 @dataclass(frozen=True)
 class Contents:
+    """The file's fused operators, and what the gates look at."""
+
     ops: tuple[Op, ...]
     inspection: Inspection
 

@@ -1,0 +1,73 @@
+# Needs make and Python 3.11 to 3.13. `make demo` and `make test` do everything from nothing.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo $$p && break; done)
+# An index with a smaller torch, such as https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+# Published measurements that `make profiles` fits the device models on.
+MEASUREMENTS ?= $(or $(EDGEPRUNE_SHARED),../shared)/measurements
+PYTEST_ARGS ?=
+JOBS ?= 2
+
+BIN := .venv/bin
+READY := .venv/.edgeprune-ready
+# One thread per test process: they run side by side.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: help setup demo test test-slow lint types check docs profiles demo-weights bench-fit clean
+
+help:
+	@echo "make demo          fit the built-in model to 20 ms on a Raspberry Pi 4"
+	@echo "make test          the tests (test-slow: those that take minutes)"
+	@echo "make check         lint, types and tests"
+	@echo "make setup         only the environment, in .venv"
+	@echo "make docs          docs/cli.md from the program"
+	@echo "make profiles      the device models from the published measurements"
+	@echo "make demo-weights  train the demo's network again"
+	@echo "make bench-fit     ResNet-20 on CIFAR-10 at half its latency, beside uniform and random widths"
+	@echo "make clean         caches and build outputs; runs/ and .venv stay"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 with venv found"; \
+		echo "hint: install one (Debian: apt install python3 python3-venv) or run make PYTHON=/path/to/python3"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[all,dev]"
+	touch $@
+
+demo: $(READY)
+	$(BIN)/edgeprune fit --target rpi4 --latency 20ms
+
+test: $(READY)
+	$(TEST) -n $(JOBS) -m "not slow"
+
+test-slow: $(READY)
+	$(TEST) -m slow
+
+lint: $(READY)
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+
+types: $(READY)
+	$(BIN)/python -m mypy
+
+check: lint types test
+
+docs: $(READY)
+	$(BIN)/python -m tools.cli_reference
+
+profiles: $(READY)
+	$(BIN)/python -m tools.fit_profiles --measurements $(MEASUREMENTS)
+
+demo-weights: $(READY)
+	$(BIN)/python -m tools.train_demo
+
+bench-fit: $(READY)
+	$(BIN)/python -m bench.fit
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,219 @@
+"""Allocations: ways to spend a budget over the groups, as plans that hold every limit.
+
+Three are made and raced: most summed score, least measured damage, and uniform widths. None of them wins everywhere
+(summed scores empty the residual stream under hard budgets), so none is trusted unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeprune.cost import Correction, Measurement
+from edgeprune.device.estimate import estimate, size_bytes
+from edgeprune.device.fusion import fuse
+from edgeprune.device.latency import LatencyModel
+from edgeprune.device.ops import Op
+from edgeprune.pruning.groups import ChannelGroups
+from edgeprune.pruning.limits import Levels, latency_limit, ram_limits, size_limit
+from edgeprune.pruning.plan import Plan, apply, best_channels, uniform
+from edgeprune.pruning.solver import Limit, Problem, Vector, solve
+from edgeprune.target import Target
+
+_TIGHTENINGS = 5
+_BISECTIONS = 12
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a plan may cost by the corrected device model; None is unlimited."""
+
+    latency_s: float | None = None
+    ram_bytes: float | None = None
+    size_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Costing:
+    """Everything needed to say what a plan costs on a target, without touching the model.
+
+    Attributes:
+        ops: The dense model's fused operators.
+        latency: The shipped device model; None where there is none.
+        correction: What earlier rounds taught about it.
+    """
+
+    groups: ChannelGroups
+    ops: tuple[Op, ...]
+    target: Target
+    runtime: str
+    threads: int
+    precision: str
+    latency: LatencyModel | None
+    correction: Correction
+
+    @property
+    def model(self) -> LatencyModel | None:
+        """The corrected device model."""
+        return None if self.latency is None else self.latency.corrected(self.correction.latency)
+
+    def of_ops(self, ops: Sequence[Op]) -> Measurement:
+        """The corrected estimate of fused operators."""
+        plain = estimate(ops, self.target, self.runtime, self.precision, self.threads, self.model)
+        cost = plain.cost
+        assert cost.ram_bytes is not None and cost.size_bytes is not None
+        shifted = cost.model_copy(
+            update={
+                "ram_bytes": cost.ram_bytes + self.correction.ram_bytes,
+                "size_bytes": cost.size_bytes + self.correction.size_bytes,
+            }
+        )
+        return plain.model_copy(update={"cost": shifted})
+
+    def of(self, plan: Plan) -> Measurement:
+        """The corrected estimate of a plan, from the graph it leads to."""
+        return self.of_ops(fuse(apply(plan, self.groups)))
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A plan and how it was found. `gap` is the solver's proven distance to the optimum, None when there is none."""
+
+    name: str
+    plan: Plan
+    predicted: Measurement
+    gap: float | None
+    seconds: float
+
+
+def holds(bounds: Bounds, predicted: Measurement) -> bool:
+    """Whether a predicted cost is within all bounds."""
+    cost = predicted.cost
+    pairs = (
+        (cost.latency_s, bounds.latency_s),
+        (cost.ram_bytes, bounds.ram_bytes),
+        (cost.size_bytes, bounds.size_bytes),
+    )
+    return all(limit is None or (needs is not None and needs <= limit) for needs, limit in pairs)
+
+
+def most_valuable(
+    name: str,
+    costing: Costing,
+    bounds: Bounds,
+    levels: Levels,
+    values: Mapping[str, Vector],
+    scores: Mapping[str, Vector],
+    gap: float,
+    time_limit_s: float,
+) -> Allocation | None:
+    """The widths of most summed value within the bounds; inside a group the best-scored channels stay.
+
+    The tables are exact but for operators that read more than two groups; the plan's true cost is checked and the
+    bound tightened by what it misses, so that the answer holds the bounds.
+
+    Args:
+        values: (levels,) per group, larger is better.
+        scores: (channels,) per group.
+    """
+    tightened = bounds
+    for _ in range(_TIGHTENINGS):
+        problem = _problem(costing, tightened, levels, values)
+        solution = solve(problem, gap, time_limit_s)
+        if solution is None:
+            return None
+        plan = _plan(costing.groups, levels, solution.choice, scores)
+        predicted = costing.of(plan)
+        if holds(bounds, predicted):
+            return Allocation(name, plan, predicted, solution.gap, solution.seconds)
+        tightened = _tighter(tightened, bounds, predicted)
+    return None
+
+
+def uniform_within(
+    costing: Costing, bounds: Bounds, scores: Mapping[str, Vector], step: int, min_keep: float
+) -> Allocation | None:
+    """The widest uniform plan within the bounds: one share for every group, rounded to the step."""
+
+    def at(share: float) -> Allocation:
+        plan = uniform(costing.groups, share, step, scores)
+        return Allocation("uniform", plan, costing.of(plan), None, 0.0)
+
+    best, low, high = at(min_keep), min_keep, 1.0
+    if not holds(bounds, best.predicted):
+        return None
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        tried = at(middle)
+        if holds(bounds, tried.predicted):
+            best, low = tried, middle
+        else:
+            high = middle
+    return best
+
+
+def smallest(costing: Costing, levels: Levels) -> Measurement:
+    """The predicted cost of the narrowest allowed plan."""
+    return costing.of(smallest_plan(costing, levels))
+
+
+def smallest_plan(costing: Costing, levels: Levels) -> Plan:
+    """Every group at its narrowest allowed width."""
+    return _plan(costing.groups, levels, [0] * len(levels), None)
+
+
+def score_values(groups: ChannelGroups, levels: Levels, scores: Mapping[str, Vector]) -> dict[str, Vector]:
+    """Summed score that stays at each level."""
+    values = {}
+    for group, widths in zip(groups.groups, levels, strict=True):
+        total = np.concatenate([[0.0], np.cumsum(np.sort(scores[group.name])[::-1])])
+        values[group.name] = total[list(widths)]
+    return values
+
+
+def _plan(groups: ChannelGroups, levels: Levels, choice: Sequence[int], scores: Mapping[str, Vector] | None) -> Plan:
+    keep = {}
+    for group, widths, level in zip(groups.groups, levels, choice, strict=True):
+        keep[group.name] = best_channels(widths[level], group.width, None if scores is None else scores[group.name])
+    return Plan(keep=keep)
+
+
+def _problem(costing: Costing, bounds: Bounds, levels: Levels, values: Mapping[str, Vector]) -> Problem:
+    groups, ops = costing.groups, costing.ops
+    limits: list[Limit] = []
+    if bounds.latency_s is not None and costing.model is not None:
+        limits.append(latency_limit(ops, groups, levels, costing.model.op_s, bounds.latency_s))
+    if bounds.size_bytes is not None:
+        room = bounds.size_bytes - costing.correction.size_bytes - size_bytes((), costing.precision)
+        limits.append(
+            size_limit(
+                ops,
+                groups,
+                levels,
+                lambda op: size_bytes((op,), costing.precision) - size_bytes((), costing.precision),
+                room,
+            )
+        )
+    if bounds.ram_bytes is not None:
+        room = bounds.ram_bytes - costing.correction.ram_bytes
+        limits.extend(ram_limits(ops, groups, levels, 1 if costing.precision == "int8" else 4, room))
+    return Problem(levels, tuple(values[group.name] for group in groups.groups), tuple(limits))
+
+
+def _tighter(current: Bounds, wanted: Bounds, predicted: Measurement) -> Bounds:
+    """Shrink each missed bound by the share it was missed by, and a little more."""
+
+    def shrink(bound: float | None, limit: float | None, needs: float | None) -> float | None:
+        if bound is None or limit is None or needs is None or needs <= limit:
+            return bound
+        return bound * limit / needs * 0.999
+
+    cost = predicted.cost
+    return replace(
+        current,
+        latency_s=shrink(current.latency_s, wanted.latency_s, cost.latency_s),
+        ram_bytes=shrink(current.ram_bytes, wanted.ram_bytes, cost.ram_bytes),
+        size_bytes=shrink(current.size_bytes, wanted.size_bytes, cost.size_bytes),
+    )

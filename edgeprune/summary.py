@@ -1,0 +1,291 @@
+"""From the stages of a run to its record: what was asked, what came out, and where every number comes from."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+
+import edgeprune
+from edgeprune.cost import Cost, Measurement, Violation
+from edgeprune.decide import Round
+from edgeprune.device.fusion import fuse
+from edgeprune.documents import (
+    ArtifactRow,
+    CostRow,
+    Figure,
+    FitRecord,
+    FrozenRow,
+    KeepRow,
+    MetricRow,
+    RaceRow,
+    RoundRow,
+    TimingRow,
+    budget_row,
+    figure,
+    interval_ns,
+    nanoseconds,
+    op_rows,
+    violation_row,
+)
+from edgeprune.graph import Graph
+from edgeprune.pruning.groups import ChannelGroups
+from edgeprune.pruning.plan import Plan, apply
+from edgeprune.record import Run
+from edgeprune.stages import Dense, Floor, Job, Planned, Race, Tuned
+
+
+@dataclass(frozen=True)
+class Played:
+    """One round: the plan, its costs, and the trained result once it was accepted."""
+
+    planned: Planned
+    round: Round
+    tuned: Tuned | None
+
+
+def summarize(
+    job: Job, dense: Dense, race: Race, history: Sequence[Played], chosen: int, *, met: bool, reason: str
+) -> FitRecord:
+    """The record of a run that trained a plan. `met` is about the cost limits; the drop is judged here."""
+    played = history[chosen]
+    tuned = played.tuned
+    assert tuned is not None
+    task = job.workload.task
+    deployed = tuned.exported[job.deployed]
+    assert deployed.measurement is not None
+    sign = 1 if task.higher_is_better else -1
+    drop = sign * (dense.validation[task.primary] - deployed.validation[task.primary])
+    violations = [] if met else list(job.budget.violations(deployed.measurement.cost))
+    if job.budget.max_drop is not None:
+        allowed = job.budget.max_drop.allowed(dense.validation[task.primary])
+        if drop > allowed:
+            violations.append(Violation(what="drop", needs=drop, limit=allowed))
+    metric = MetricRow(
+        name=task.primary,
+        higher_is_better=task.higher_is_better,
+        dense=dense.test[task.primary],
+        pruned=tuned.test[task.primary],
+        artifacts={_format(name): found.test[task.primary] for name, found in tuned.exported.items()},
+        validation_dense=dense.validation[task.primary],
+        validation_pruned=tuned.validation[task.primary],
+        validation_artifacts={_format(name): found.validation[task.primary] for name, found in tuned.exported.items()},
+        drop=drop,
+    )
+    return _record(job, "missed" if violations else "met", deployed.measurement).model_copy(
+        update={
+            "violations": tuple(violation_row(v) for v in violations),
+            "metric": metric,
+            "rounds": tuple(_round_row(job, r, i == chosen, reason) for i, r in enumerate(history)),
+            "artifacts": {_format(name): found.artifact.path for name, found in tuned.exported.items()},
+            "costs": _cost_rows(job, dense, played.planned.plan, tuned),
+            "layers": keep_rows(job.groups, played.planned.plan),
+            "race": tuple(_race_row(entry, entry is race.plans[0]) for entry in race.plans),
+            "details": tuple(
+                ArtifactRow(
+                    name=_format(name),
+                    path=found.artifact.path,
+                    precision=found.gates.precision,
+                    size_bytes=found.artifact.size_bytes,
+                    sha256=found.artifact.sha256,
+                    float_ops=found.gates.exceptions,
+                    snr_db=found.gates.snr_db,
+                    notes=found.artifact.notes,
+                )
+                for name, found in tuned.exported.items()
+            ),
+        }
+    )
+
+
+def infeasible(job: Job, dense: Dense, floor: Floor) -> FitRecord:
+    """The record of a run that stopped before training: the smallest reachable cost is above the budget."""
+    task = job.workload.task
+    violations = job.budget.violations(floor.measurement.cost)
+    return _record(job, "infeasible", floor.measurement).model_copy(
+        update={
+            "violations": tuple(violation_row(v) for v in violations),
+            "metric": MetricRow(
+                name=task.primary,
+                higher_is_better=task.higher_is_better,
+                dense=dense.test[task.primary],
+                validation_dense=dense.validation[task.primary],
+            ),
+            "smallest": _figure(floor.measurement),
+            "binding": floor.binding,
+        }
+    )
+
+
+def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
+    """What every record says, whatever the verdict."""
+    spec, cost, data = job.run.spec, measurement.cost, job.workload.data
+    return FitRecord.model_validate(
+        {
+            "workload": job.workload.kind,
+            "verdict": verdict,
+            "source": cost.source,
+            "target": job.target.name,
+            "runtime": job.runtime,
+            "threads": job.threads,
+            "budget": budget_row(job.budget),
+            "latency_ns": nanoseconds(cost.latency_s),
+            "latency_interval_ns": interval_ns(cost.latency_interval_s),
+            "ram_bytes": cost.ram_bytes,
+            "ram_kind": cost.ram_kind,
+            "size_bytes": cost.size_bytes,
+            "metric": MetricRow(name=job.workload.task.primary),
+            "run": job.run.path,
+            "name": job.run.name,
+            "created": job.run.created,
+            "edgeprune": edgeprune.__version__,
+            "spec": spec,
+            "samples": {
+                "train": len(data.train),
+                "validation": len(data.validation),
+                "calibration": len(data.calibration),
+                "test": len(data.test),
+            },
+            "frozen": _frozen_rows(job.groups),
+            "ops": op_rows(measurement),
+            "timings": timings(job.run),
+            "environment": {
+                **measurement.environment,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                f"{job.runtime}_version": measurement.runtime_version,
+            },
+            "notes": (*measurement.notes, *job.workload.data.notes),
+        }
+    )
+
+
+def timings(run: Run) -> tuple[TimingRow, ...]:
+    """Seconds of every stage, from the run's events; a resumed stage counts the time it took when it was computed."""
+    file = run.path / "events.jsonl"
+    if not file.is_file():
+        return ()
+    events = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return tuple(TimingRow(stage=e["stage"], seconds=e["seconds"]) for e in events if "seconds" in e)
+
+
+def keep_rows(groups: ChannelGroups, plan: Plan) -> tuple[KeepRow, ...]:
+    """Dense and kept output channels of every layer, in execution order."""
+    small = apply(plan, groups)
+    owner = {}
+    for group in groups.groups:
+        for path, axis in group.members:
+            owner.setdefault((path, axis), group.name)
+    rows = []
+    for path, node in groups.graph.parameters.items():
+        if path.endswith(".weight") and len(node.shape) > 1:
+            kept = small.by_name[node.name].shape[0]
+            rows.append(
+                KeepRow(
+                    layer=path.removesuffix(".weight"),
+                    group=owner.get((path, 0), ""),
+                    dense=node.shape[0],
+                    kept=kept,
+                )
+            )
+    return tuple(rows)
+
+
+def _round_row(job: Job, played: Played, chosen: bool, reason: str) -> RoundRow:
+    predicted, profiled = played.round.predicted, played.round.profiled
+    return RoundRow(
+        budget_ns=nanoseconds(job.budget.latency_s),
+        predicted_ns=nanoseconds(predicted.latency_s),
+        profiled_ns=nanoseconds(profiled.latency_s),
+        source=profiled.source,
+        predicted_interval_ns=interval_ns(predicted.latency_interval_s),
+        profiled_interval_ns=interval_ns(profiled.latency_interval_s),
+        predicted_ram_bytes=predicted.ram_bytes,
+        profiled_ram_bytes=profiled.ram_bytes,
+        size_bytes=profiled.size_bytes,
+        plan=played.planned.name,
+        correction=played.round.correction.latency,
+        metric=None if played.tuned is None else played.tuned.validation[job.workload.task.primary],
+        solver_s=played.planned.seconds,
+        solver_gap=played.planned.gap,
+        decision="accept" if chosen else "retry",
+        reason=reason if chosen else "",
+    )
+
+
+def _race_row(entry: Planned, chosen: bool) -> RaceRow:
+    predicted = nanoseconds(entry.predicted.cost.latency_s)
+    return RaceRow(round=1, plan=entry.name, metric=entry.metric, predicted_ns=predicted, chosen=chosen)
+
+
+def _cost_rows(job: Job, dense: Dense, plan: Plan, tuned: Tuned) -> tuple[CostRow, ...]:
+    task, graph = job.workload.task, job.groups.graph
+    small = apply(plan, job.groups)
+    macs, small_macs = _macs(graph), _macs(small)
+    dense_int8 = f"dense {_format(job.deployed)} int8"
+    rows = [
+        _row("dense fp32", "dense", dense.fp32, dense.test[task.primary], graph, macs, dense.fp32.cost),
+        _row(dense_int8, "dense", dense.measurement, None, graph, macs, dense.measurement.cost),
+        _row("pruned fp32", "pruned", tuned.fp32, tuned.test[task.primary], small, small_macs, tuned.fp32.cost),
+    ]
+    for name, found in tuned.exported.items():
+        label = f"{_format(name)} int8"
+        cost = None if found.measurement is None else found.measurement.cost
+        row = _row(label, "artifact", found.measurement, found.test[task.primary], small, small_macs, cost)
+        rows.append(row.model_copy(update={"size_bytes": found.artifact.size_bytes, "deployed": name == job.deployed}))
+    return tuple(rows)
+
+
+def _row(
+    name: str, role: str, found: Measurement | None, metric: float | None, graph: Graph, macs: int, cost: Cost | None
+) -> CostRow:
+    return CostRow.model_validate(
+        {
+            "name": name,
+            "role": role,
+            "precision": "fp32" if name.endswith("fp32") else "int8",
+            "metric": metric,
+            "size_bytes": None if cost is None else cost.size_bytes,
+            "parameters": parameter_count(graph),
+            "macs": macs,
+            "figures": () if found is None else (_figure(found),),
+        }
+    )
+
+
+def _figure(found: Measurement) -> Figure:
+    return figure(found.cost, found.target, runtime=found.runtime, threads=found.threads, precision=found.precision)
+
+
+def parameter_count(graph: Graph) -> int:
+    """Trainable elements: parameters that some node reads, running statistics left out."""
+    return sum(
+        prod(node.shape)
+        for path, node in graph.parameters.items()
+        if graph.users[node.name] and not path.endswith(("running_mean", "running_var"))
+    )
+
+
+def _macs(graph: Graph) -> int:
+    return sum(op.macs for op in fuse(graph))
+
+
+def _frozen_rows(groups: ChannelGroups) -> tuple[FrozenRow, ...]:
+    return tuple(
+        FrozenRow(group=entry.name, channels=entry.width, layers=(entry.name,), reason="; ".join(entry.reasons))
+        for entry in groups.frozen
+    )
+
+
+_FORMATS = {"onnxruntime": "onnx"}
+
+
+def _format(backend: str) -> str:
+    """The name of a backend's file format, as the record spells it."""
+    return _FORMATS.get(backend, backend)

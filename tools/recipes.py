@@ -1,0 +1,253 @@
+"""Which rows each shipped profile rests on, and how rows of another runtime or board are carried over.
+
+Boards: the prices are fitted on one runtime with many rows (MLPerf inference, TFLite with ruy) and then, as the prior
+with a wide spread and a free scale, on the few rows of what is deployed (XNNPACK's own table, NetsPresso's LiteRT
+rows). The band is the 80 % interval of Student's t over the residuals of those few rows, each predicted without its
+network family in either step, int8 and fp32 of a board together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from tools import rows as tables
+from tools.fitting import BOARD_PRIOR, Prior, Row, fit, left_out, predict
+
+# Output channels that gathering the patches of a first convolution is worth; an effect of fp32 only.
+EXTRA_CHANNELS = {"fp32": 16, "int8": 0}
+# How far a price may move between the runtime of the many rows and the deployed one (log), and the noise of the few.
+# 0.3 and 0.5 left larger errors on left-out families; larger than 0.8 was not tried.
+TRANSFER_SIGMAS = (0.8, 0.8, 0.8, 0.8, 0.8, 0.5)
+TRANSFER_NOISE = 0.1
+COVERAGE = 0.8
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One latency model with its provenance, ready to be written."""
+
+    runtime: str
+    precision: str
+    threads: int
+    prices_s: tuple[float, ...]
+    extra_channels: int
+    band: tuple[float, float]
+    source: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def errors(logs: list[float]) -> dict[str, float]:
+    """Median and p90 of |estimate / measured - 1|, and the share within 10 %."""
+    relative = np.abs(np.expm1(-np.asarray(logs)))
+    return {
+        "median": float(np.median(relative)),
+        "p90": float(np.quantile(relative, 0.9)),
+        "within_10_percent": float(np.mean(relative <= 0.1)),
+    }
+
+
+def band_of(logs: list[float], spread: float = 0.0, count: int | None = None) -> tuple[float, float]:
+    """80 % interval of measured over estimated time: Student's t on the left-out residuals, about zero.
+
+    Args:
+        spread: Standard deviation (log) of a further, independent uncertainty.
+        count: Number of independent residuals where some belong together.
+    """
+    deviation = float(np.sqrt(np.mean(np.square(logs)) + spread**2))
+    half = float(student.ppf(0.5 + COVERAGE / 2, df=count or len(logs))) * deviation
+    return float(np.exp(-half)), float(np.exp(half))
+
+
+def holds(band: tuple[float, float], logs: list[float]) -> float:
+    """Share of left-out rows inside the band."""
+    ratios = np.exp(logs)
+    return float(np.mean((ratios >= band[0]) & (ratios <= band[1])))
+
+
+def _listing(rows: list[Row]) -> dict[str, Any]:
+    return {"rows": len(rows), "families": sorted({row.family for row in rows})}
+
+
+def _transfer_logs(base: list[Row], few: list[Row]) -> list[float]:
+    """Residuals of the few rows, each without its family in both steps."""
+    logs = []
+    for name in sorted({row.family for row in few}):
+        prices = _carried([r for r in base if r.family != name], [r for r in few if r.family != name])
+        logs += [float(np.log(row.measured_s / predict(row, prices))) for row in few if row.family == name]
+    return logs
+
+
+def _carried(base: list[Row], few: list[Row]) -> tuple[float, ...]:
+    prior = Prior(fit(base, BOARD_PRIOR), TRANSFER_SIGMAS, scale_free=True)
+    return fit(few, prior, TRANSFER_NOISE)
+
+
+def _board(
+    base: Callable[[str], list[Row]], few: Callable[[str], list[Row]], base_name: str, few_name: str, threads: int
+) -> list[Fitted]:
+    """int8 and fp32 models of a board that run XNNPACK, from the many rows of `base` and the few of `few`."""
+    logs = {precision: _transfer_logs(base(precision), few(precision)) for precision in ("int8", "fp32")}
+    band = band_of([*logs["int8"], *logs["fp32"]])
+    models = []
+    for precision in ("int8", "fp32"):
+        many, deployed = base(precision), few(precision)
+        provenance = {
+            "base": {"what": base_name, **_listing(many)},
+            "base_left_out_model": errors(left_out(many, BOARD_PRIOR, "model_id")),
+            "base_left_out_family": errors(left_out(many, BOARD_PRIOR, "family")),
+            "deployed": {"what": few_name, **_listing(deployed)},
+            "deployed_left_out_family": errors(logs[precision]),
+            "deployed_rows": [
+                {"network": row.model_id, "measured_s": row.measured_s, "measured_over_estimated": ratio}
+                for row, ratio in _by_family(deployed, np.exp(logs[precision]).tolist())
+            ],
+            "band": "t interval over the left-out rows of what is deployed, int8 and fp32 together",
+            "band_holds_of_base": holds(band, left_out(many, BOARD_PRIOR, "family")),
+            "band_holds_of_deployed": holds(band, [*logs["int8"], *logs["fp32"]]),
+        }
+        source = (
+            f"fitted on {len(many)} networks ({base_name}), carried over to LiteRT with XNNPACK on "
+            f"{len(deployed)} ({few_name}); 80 % band {band[0]:.2f}-{band[1]:.2f} from left-out families"
+        )
+        prices = _carried(many, deployed)
+        models.append(Fitted("tflite", precision, threads, prices, EXTRA_CHANNELS[precision], band, source, provenance))
+    return models
+
+
+def _by_family(rows: list[Row], values: list[float]) -> list[tuple[Row, float]]:
+    ordered = [row for name in sorted({r.family for r in rows}) for row in rows if row.family == name]
+    return list(zip(ordered, values, strict=True))
+
+
+def rpi4(folder: Path) -> list[Fitted]:
+    return _board(
+        lambda p: tables.inference_rows(folder, "Raspberry Pi 4B", "2.7.1", "ruy", p, EXTRA_CHANNELS[p]),
+        lambda p: [
+            *tables.vendor_rows(folder, "Raspberry Pi 4B", "arm64", p, EXTRA_CHANNELS[p]),
+            *tables.netspresso_rows(folder, "Raspberry Pi 4B", p, EXTRA_CHANNELS[p]),
+        ],
+        "Raspberry Pi 4, TFLite 2.7.1 with ruy, 4 threads",
+        "Raspberry Pi 4, XNNPACK 2022 arm64 and NetsPresso LiteRT",
+        threads=4,
+    )
+
+
+def rpi5(folder: Path) -> list[Fitted]:
+    return _board(
+        lambda p: tables.inference_rows(folder, "Firefly ROC-RK3588S", "2.11.0", "ruy", p, EXTRA_CHANNELS[p]),
+        lambda p: tables.netspresso_rows(folder, "Raspberry Pi 5", p, EXTRA_CHANNELS[p]),
+        "RK3588S (the same Cortex-A76 cores), TFLite 2.11 with ruy, 8 threads",
+        "Raspberry Pi 5, NetsPresso LiteRT",
+        threads=4,
+    )
+
+
+def rpi_zero2w(folder: Path) -> list[Fitted]:
+    clocks = 1400 / 1000  # the vendor table's board has the same cores at 1.4 GHz
+    return _board(
+        lambda p: tables.inference_rows(folder, "Raspberry Pi 4B", "2.7.1", "ruy", p, EXTRA_CHANNELS[p]),
+        lambda p: [
+            *tables.vendor_rows(folder, "Raspberry Pi 3B+", "armv7", p, EXTRA_CHANNELS[p], clocks),
+            *tables.netspresso_rows(folder, "Raspberry Pi Zero 2 W", p, EXTRA_CHANNELS[p]),
+        ],
+        "Raspberry Pi 4, TFLite 2.7.1 with ruy, 4 threads",
+        "Raspberry Pi 3B+ (same cores, times x 1.4 for the clock), XNNPACK 2022, and Zero 2 W, NetsPresso LiteRT",
+        threads=4,
+    )
+
+
+HOST_BAND = (0.33, 3.0)
+
+
+def _host(runtime: str) -> Callable[[Path], list[Fitted]]:
+    def recipe(folder: Path) -> list[Fitted]:
+        models = []
+        for precision in ("int8", "fp32"):
+            extra = EXTRA_CHANNELS[precision]
+            rows = tables.inference_rows(folder, "Ryzen 5 5625U laptop", "master", "xnnpack", precision, extra)
+            provenance = {
+                "base": {"what": "Ryzen 5 5625U, TFLite with XNNPACK", **_listing(rows)},
+                "base_left_out_model": errors(left_out(rows, BOARD_PRIOR, "model_id")),
+                "base_left_out_family": errors(left_out(rows, BOARD_PRIOR, "family")),
+                "band": "stated, not judged: this machine is measured, the profile only starts the solver",
+            }
+            source = (
+                f"a first guess for the solver from {len(rows)} networks on another x86 machine "
+                "(TFLite with XNNPACK; their rate is that of one thread); this machine is measured"
+            )
+            prices = fit(rows, BOARD_PRIOR)
+            models.append(Fitted(runtime, precision, 1, prices, extra, HOST_BAND, source, provenance))
+        return models
+
+    return recipe
+
+
+# Cycles of a Cortex-M4 at 120 MHz: about 4 per MAC, ratios of kernels as published results of all boards suggest.
+_M4_PRIOR = Prior((3e-8, 4.2e-8, 5.4e-8, 4e-8, 3e-8, 5e-5), (0.4, 0.5, 0.5, 0.8, 0.5, 1.0))
+_M7_PRIOR = Prior((1e-8, 1.4e-8, 1.8e-8, 1.3e-8, 1e-8, 1.7e-5), (0.4, 0.5, 0.5, 0.8, 0.5, 1.0))
+_CMSIS = (("microTVM+CMSIS-NN", ""), ("TFLM+CMSIS-NN", ""))
+_HALE = (("Bosch HALE", "1.0"), ("Bosch HALE", "1.0.175"))
+
+
+# Boards of one core and engine differ by 7-47 % on one network, versions of one engine by about as much.
+_BOARD_SPREAD = 0.15
+
+
+def _mcu(rows: list[Row], prior: Prior, what: str, source: str, ratio: list[float]) -> list[Fitted]:
+    """The int8 model of a microcontroller; `ratio` are logs of another engine's time over that of the rows."""
+    factor = float(np.exp(np.median(ratio))) if ratio else 1.0
+    logs = left_out(rows, prior, "model_id", TRANSFER_NOISE)
+    spread = float(np.hypot(np.std(ratio) if ratio else 0.0, _BOARD_SPREAD))
+    networks = len({row.model_id for row in rows})
+    band = band_of(logs, spread, networks)
+    provenance = {
+        "base": {"what": what, **_listing(rows)},
+        "base_left_out_model": errors(logs),
+        "engine_factor": factor,
+        "spread_log": spread,
+        "band": "t interval over the left-out networks; spread of the engine factor and 0.15 between boards added",
+        "band_holds_of_base": holds(band, logs),
+    }
+    prices = tuple(price * factor for price in fit(rows, prior, TRANSFER_NOISE))
+    return [Fitted("tflm", "int8", 1, prices, 0, band, source, provenance)]
+
+
+def nucleo_l4r5zi(folder: Path) -> list[Fitted]:
+    boards = ("NUCLEO-L4R5ZI", "nRF5340-DK", "EK-RA6M4")
+    rows = [row for board in boards for row in tables.tiny_rows(folder, board, _CMSIS, clock_mhz=120)]
+    what = "MLPerf Tiny, CMSIS-NN through microTVM and TFLM, Cortex-M4 and two Cortex-M33 boards scaled to 120 MHz"
+    source = f"fitted on {len(rows)} results of three networks ({what}); networks of another kind may be off by more"
+    return _mcu(rows, _M4_PRIOR, what, source, [])
+
+
+def disco_f746ng(folder: Path) -> list[Fitted]:
+    boards = ("DISCO-F746NG", "NUCLEO-H7A3ZI-Q")
+    rows = [row for board in boards for row in tables.tiny_rows(folder, board, _HALE, clock_mhz=216)]
+    to_vendor = tables.engine_ratio(folder, tables.TINY, boards[1], ("X-CUBE-AI", "7.3.0"), ("Bosch HALE", "1.0"))
+    cmsis, vendor = ("CMSIS-NN (via TFLM)", "011bf32"), ("X-CUBE-AI", "7.3.0")
+    to_cmsis = tables.engine_ratio(folder, tables.MCU, "STM32H743 board", cmsis, vendor)
+    ratio = [a + float(np.median(to_vendor)) for a in to_cmsis]
+    what = "MLPerf Tiny, Bosch HALE, this board and a second Cortex-M7 scaled to 216 MHz"
+    source = (
+        f"fitted on {len(rows)} results of four networks ({what}), times {np.exp(np.median(ratio)):.2f} for TFLM with "
+        "CMSIS-NN (ratio of engines on two other Cortex-M7 boards)"
+    )
+    return _mcu(rows, _M7_PRIOR, what, source, ratio)
+
+
+RECIPES: dict[tuple[str, str], Callable[[Path], list[Fitted]]] = {
+    ("host", "tflite"): _host("tflite"),
+    ("host", "onnxruntime"): _host("onnxruntime"),
+    ("host", "openvino"): _host("openvino"),
+    ("rpi4", "tflite"): rpi4,
+    ("rpi5", "tflite"): rpi5,
+    ("rpi-zero2w", "tflite"): rpi_zero2w,
+    ("nucleo-l4r5zi", "tflm"): nucleo_l4r5zi,
+    ("disco-f746ng", "tflm"): disco_f746ng,
+}
