@@ -51,7 +51,7 @@ def _stream(descriptor: int) -> TextIO:
 
     It is never closed: a logger that was made while a converter ran may hold on to it.
     """
-    return open(descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: PTH123
+    return open(descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)
 
 
 @contextmanager

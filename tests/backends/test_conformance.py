@@ -21,13 +21,13 @@ CASES = [
 Exported = Callable[..., Artifact]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
+@pytest.fixture(params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[str, str, str]:
     return request.param
 
 
 def test_an_export_passes_all_gates_and_answers_as_torch_does(case: Any, exported: Exported, small_net: Any) -> None:
-    backend, name, precision = case
+    _, name, precision = case
     net, artifact = small_net(name), exported(*case)
     report = check(artifact, net.answers, net.samples, snr_floor_db=25 if precision == "int8" else 90)
     assert report.precision == precision

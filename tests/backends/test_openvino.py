@@ -21,7 +21,8 @@ def test_loading_openvino_reports_nothing_to_its_vendor(exported: Any) -> None:
         "assert 'openvino.tools.ovc.telemetry_stub' in sys.modules"
     )
     root = str(Path(backends.__file__).parents[2])
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env={"PYTHONPATH": root})
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=120, env={"PYTHONPATH": root})
+    assert done.returncode == 0
 
 
 def test_an_xml_without_its_weights_is_refused(exported: Any, tmp_path: Path) -> None:

@@ -47,4 +47,5 @@ def test_backends_load_no_runtime_and_no_torch_at_import() -> None:
         "assert not heavy, heavy"
     )
     root = str(Path(backends.__file__).parents[2])
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env={"PYTHONPATH": root})
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60, env={"PYTHONPATH": root})
+    assert done.returncode == 0

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,8 +54,12 @@ def test_the_kind_of_error_can_be_chosen_and_our_own_pass_through() -> None:
 
 
 def test_descriptors_and_log_handlers_are_as_before() -> None:
-    before, handlers = len(os.listdir("/proc/self/fd")), logging.root.handlers[:]
+    before, handlers = _open_files(), logging.root.handlers[:]
     with quiet("converting"):
         logging.root.addHandler(logging.StreamHandler())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert _open_files() == before
     assert logging.root.handlers == handlers
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
