@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.record import Run
 from edgeprune.target import Target, load_target
 from edgeprune.training.checkpoint import load_state, save_state
+from edgeprune.training.distil import Teacher, teacher_for
 from edgeprune.training.evaluate import evaluate, evaluate_session
 from edgeprune.training.fine_tune import fine_tune, re_estimate
 from edgeprune.values import Value
@@ -82,6 +84,11 @@ class Job:
     def deployed(self) -> str:
         """The backend whose artifact the verdict rests on."""
         return self.target.runtime(self.runtime).backend
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The dense model, or its outputs where they never change."""
+        return teacher_for(self.captured.module, self.workload, self.device, self.progress)
 
 
 class Dense(Value):
@@ -366,10 +373,10 @@ def finish(job: Job, number: int, planned: Planned) -> Tuned:
         progress.note(f"fine-tuning plan {planned.name}")
         tuned = _tuned(job, tuned, epochs=epochs)
         with job.run.write_folder(key) as work:
-            save_state(tuned.module, work / "model.safetensors")
+            save_state(tuned.module.state_dict(), work / "model.safetensors")
             (work / "plan.json").write_text(planned.plan.model_dump_json(indent=1, by_alias=True) + "\n")
     else:
-        load_state(tuned.module, folder / "model.safetensors")
+        tuned.module.load_state_dict(load_state(folder / "model.safetensors"))
     progress.note("evaluating the pruned model")
     validation = evaluate(tuned.module, data.validation, task, device=job.device)
     test = evaluate(tuned.module, data.test, task, device=job.device)
@@ -405,7 +412,7 @@ def _tuned(job: Job, pruned: Captured, *, epochs: int | None = None, steps: int 
     fine_tune(
         module,
         job.workload,
-        teacher=job.captured.module if fit.distill else None,
+        teacher=job.teacher if fit.distill else None,
         settings=fit,
         epochs=epochs,
         steps=steps,
