@@ -14,7 +14,7 @@ from torch import nn
 
 from edgeprune.errors import TrustError, UsageError
 
-_CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+_CHECKPOINTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 _CODE = (".pt2", ".pkl", ".pickle", ".joblib", ".dill")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and torch.compile
