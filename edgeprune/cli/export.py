@@ -15,8 +15,10 @@ from edgeprune.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from edgeprune.backends import Artifact
     from edgeprune.progress import Progress
+    from edgeprune.quantization.gates import GateReport
     from edgeprune.spec import Spec
 
+CHECKED_SAMPLES = 64  # compared with torch, from the validation set
 BACKEND_OF = {"onnx": "onnxruntime", "tflite": "tflite", "openvino": "openvino"}
 
 
@@ -50,39 +52,54 @@ def export(
         kind: Literal["int8", "fp32"] = "int8" if precision == "int8" else "fp32"
         written = _exported(spec, tuple(formats or ()), kind, out, progress(quiet=quiet))
     if json:
-        rows: Any = {name: artifact.model_dump(mode="json") for name, artifact in written.items()}
+        rows: Any = {
+            name: {**artifact.model_dump(mode="json"), "gates": gates.model_dump(mode="json")}
+            for name, (artifact, gates) in written.items()
+        }
         typer.echo(json_format.dumps({"schema": "edgeprune.export/1", "artifacts": rows}, indent=2))
-    else:
-        lines = [
-            (name, a.precision, format_size(a.size_bytes), ", ".join(a.float_ops) or "none", str(a.path))
-            for name, a in written.items()
-        ]
-        typer.echo(table(("format", "precision", "size", "float ops", "file"), lines, right=(2,)))
+        return
+    lines = [
+        (
+            name,
+            gates.precision,
+            format_size(artifact.size_bytes),
+            "exact" if gates.snr_db is None else f"{gates.snr_db:.1f} dB",
+            ", ".join(gates.exceptions) or "none",
+            str(artifact.path),
+        )
+        for name, (artifact, gates) in written.items()
+    ]
+    typer.echo(
+        table(("format", "precision", "size", "against torch", "float or layout ops", "file"), lines, right=(2, 3))
+    )
 
 
 def _exported(
     spec: Spec, formats: tuple[str, ...], precision: Literal["int8", "fp32"], out: Path, report: Progress
-) -> dict[str, Artifact]:
+) -> dict[str, tuple[Artifact, GateReport]]:
     import numpy as np
+    import torch
 
     from edgeprune import backends
     from edgeprune.pruning.trace import trace
+    from edgeprune.quantization.gates import check
     from edgeprune.quantization.ranges import RangePolicy
     from edgeprune.workload.load import load_workload
 
     wanted = formats or tuple(name for name, backend in BACKEND_OF.items() if not backends.get(backend).missing())
     workload = load_workload(spec)
     captured = trace(workload.model, workload.example)
-    calibration = None
-    if precision == "int8":
-        data = workload.data.calibration
-        calibration = np.stack([data[i][0] for i in range(len(data))])
+    data, unseen = workload.data.calibration, workload.data.validation
+    calibration = np.stack([data[i][0] for i in range(len(data))]) if precision == "int8" else None
+    samples = np.stack([unseen[i][0] for i in range(min(len(unseen), CHECKED_SAMPLES))])
+    with torch.no_grad():
+        reference = captured.module(torch.from_numpy(samples)).numpy()
     written = {}
     for name in report.track(wanted, "export"):
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
-        backend = backends.get(BACKEND_OF[name])
-        example = workload.example.numpy()
+        backend, example = backends.get(BACKEND_OF[name]), workload.example.numpy()
         policy = RangePolicy() if precision == "int8" else None
-        written[name] = backend.export(captured.module, example, folder, precision, calibration, policy)
+        artifact = backend.export(captured.module, example, folder, precision, calibration, policy)
+        written[name] = artifact, check(artifact, reference, samples)
     return written

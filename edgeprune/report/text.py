@@ -13,7 +13,8 @@ def verdict_line(record: FitRecord) -> str:
     """One sentence: met or not, the number it rests on, where that number comes from, and the limits."""
     parts: list[str] = [record.verdict]
     if record.latency_ns is not None:
-        parts.append(f"{time_text(record.latency_ns)} on {record.target} ({evidence(record)})")
+        smallest = "the smallest reachable is " if record.verdict == "infeasible" else ""
+        parts.append(f"{smallest}{time_text(record.latency_ns)} on {record.target} ({evidence(record)})")
     elif record.verdict != "infeasible":
         parts.append(f"on {record.target} ({evidence(record)})")
     line = ": ".join(parts) + f"; {budget_text(record.budget)}"
