@@ -128,6 +128,7 @@ def batches(dataset: Dataset, size: int) -> Iterator[tuple[torch.Tensor, torch.T
 
 
 def batch_count(dataset: Dataset, size: int) -> int:
+    """How many batches of `size` hold all samples."""
     return -(-len(dataset) // size)
 
 
