@@ -112,8 +112,17 @@ class Measurement(Value):
 
 
 class Correction(Value):
-    """How the device model is bent towards what was profiled: a factor on latency, offsets on RAM and size."""
+    """How estimates are bent towards what was profiled: latency to factor * estimate + offset, RAM and size shifted."""
 
     latency: float = 1.0
+    latency_offset_s: float = 0.0
     ram_bytes: int = 0
     size_bytes: int = 0
+
+    def latency_of(self, plain_s: float) -> float:
+        """The corrected latency of a plain estimate."""
+        return self.latency * plain_s + self.latency_offset_s
+
+    def plain_latency(self, corrected_s: float) -> float:
+        """The plain estimate that is corrected to this latency."""
+        return (corrected_s - self.latency_offset_s) / self.latency

@@ -16,6 +16,7 @@ from edgeprune.values import Value
 # A met latency this far below its limit is worth another round, as long as one is left and nothing else binds.
 SLACK = 0.05
 _MOST_PER_ROUND = 4.0  # a correction beyond this factor is taken in steps: one wild profile must not decide alone
+_APART = 0.1  # relative distance from which two estimates give a line worth trusting
 
 
 class Round(Value):
@@ -64,11 +65,12 @@ class GiveUp(Value):
 Decision = Accept | Retry | GiveUp
 
 
-def decide(budget: Budget, history: Sequence[Round], rounds: int) -> Decision:
+def decide(budget: Budget, history: Sequence[Round], rounds: int, anchors: Sequence[Round] = ()) -> Decision:
     """What to do after the rounds so far.
 
     Args:
         history: At least one round, in order.
+        anchors: Other models of the same family that were profiled, such as the dense one.
         rounds: The most rounds that may be played.
     """
     met = [i for i, played in enumerate(history) if not budget.violations(played.profiled)]
@@ -81,7 +83,7 @@ def decide(budget: Budget, history: Sequence[Round], rounds: int) -> Decision:
         return Accept(round=len(history) - 1, reason="within budget")
     if left:
         reason = "far below the budget" if len(history) - 1 in met else "over budget"
-        return Retry(correction=corrected(last), reason=reason)
+        return Retry(correction=corrected(last, [*anchors, *history[:-1]]), reason=reason)
     if met:  # the last round missed, an earlier one holds
         best = max(met, key=lambda i: history[i].profiled.latency_s or 0.0)
         return Accept(round=best, reason="the best round that holds the budget")
@@ -93,18 +95,44 @@ def decide(budget: Budget, history: Sequence[Round], rounds: int) -> Decision:
     )
 
 
-def corrected(played: Round) -> Correction:
-    """The correction that would have made this round's prediction right."""
-    latency = played.correction.latency
-    if played.predicted.latency_s and played.profiled.latency_s:
-        ratio = played.profiled.latency_s / played.predicted.latency_s
-        latency *= min(max(ratio, 1 / _MOST_PER_ROUND), _MOST_PER_ROUND)
+def corrected(played: Round, anchors: Sequence[Round] = ()) -> Correction:
+    """The correction that would have made this round's prediction right, and those of the anchors where it can.
+
+    One profile gives a factor. Two that lie apart give a line through both, which also finds the fixed time of a call
+    that no operator explains. RAM and size are shifted by what this round was off.
+    """
     ram, size = played.correction.ram_bytes, played.correction.size_bytes
     if played.predicted.ram_bytes is not None and played.profiled.ram_bytes is not None:
         ram += played.profiled.ram_bytes - played.predicted.ram_bytes
     if played.predicted.size_bytes is not None and played.profiled.size_bytes is not None:
         size += played.profiled.size_bytes - played.predicted.size_bytes
-    return Correction(latency=latency, ram_bytes=ram, size_bytes=size)
+    latency, offset_s = _latency_line(played, anchors)
+    return Correction(latency=latency, latency_offset_s=offset_s, ram_bytes=ram, size_bytes=size)
+
+
+def _latency_line(played: Round, anchors: Sequence[Round]) -> tuple[float, float]:
+    """(factor, offset in seconds) on plain estimates."""
+    here = _point(played)
+    if here is None:
+        return played.correction.latency, played.correction.latency_offset_s
+    plain, seen = here
+    points = [point for point in map(_point, anchors) if point is not None]
+    apart = [point for point in points if abs(point[0] / plain - 1) >= _APART]
+    if apart:
+        other, other_seen = min(apart, key=lambda point: abs(point[0] - plain))
+        slope = (other_seen - seen) / (other - plain)
+        if slope > 0:
+            return slope, seen - slope * plain
+    ratio = seen / plain / played.correction.latency
+    return played.correction.latency * min(max(ratio, 1 / _MOST_PER_ROUND), _MOST_PER_ROUND), 0.0
+
+
+def _point(played: Round) -> tuple[float, float] | None:
+    """(plain estimate, profiled), in seconds."""
+    if not played.predicted.latency_s or not played.profiled.latency_s:
+        return None
+    plain = played.correction.plain_latency(played.predicted.latency_s)
+    return (plain, played.profiled.latency_s) if plain > 0 else None
 
 
 def excess(budget: Budget, cost: Cost) -> float:

@@ -50,16 +50,17 @@ def _run(run: Run, workload: Workload, progress: Progress) -> FitRecord:
     job = stages.open_job(run, workload, progress)
     rounds = run.spec.fit.rounds
     dense = run.stage("dense", Dense, lambda: stages.dense(job))
-    floor = run.stage("floor", Floor, lambda: stages.floor(job, dense.correction))
+    floor = run.stage("floor", Floor, lambda: stages.floor(job, dense))
     if not floor.feasible:
         return _finished(run, infeasible(job, dense, floor))
     found = run.stage("importance", Importance, lambda: stages.importance_and_curves(job))
     race = run.stage("race", Race, lambda: stages.race(job, found, floor.correction))
     winner = race.plans[0]
+    anchors = [dense.anchor, *([floor.anchor] if floor.anchor else [])]
 
     history = [_rehearsed(job, 1, winner, floor.correction)]
     while True:
-        decision = decide(job.budget, [played.round for played in history], rounds)
+        decision = decide(job.budget, [played.round for played in history], rounds, anchors)
         if isinstance(decision, Retry):
             number = len(history) + 1
             planned = _replanned(job, number, found, decision.correction, winner.name)

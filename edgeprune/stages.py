@@ -59,6 +59,7 @@ _GATE_SAMPLES = 64
 _IMPORTANCE_SAMPLES = 512
 _CURVE_SAMPLES = 128
 _MEASURED_GUARD = 0.02  # of the latency budget: what a later measurement of the same file may add
+_BINDING = 5  # layers named when a budget is out of reach
 _EXACT = 1e-4  # largest |pruned - masked| / |masked| in fp32
 
 
@@ -99,7 +100,7 @@ class Dense(Value):
     artifact: Artifact
     measurement: Measurement
     fp32: Measurement
-    correction: Correction
+    anchor: Round
 
 
 class Importance(Value):
@@ -115,7 +116,8 @@ class Floor(Value):
     feasible: bool
     measurement: Measurement
     binding: tuple[str, ...]
-    correction: Correction
+    correction: Correction  # what the first plan is solved with
+    anchor: Round | None
 
 
 class Planned(Value):
@@ -222,7 +224,7 @@ def dense(job: Job) -> Dense:
         artifact=artifact,
         measurement=measurement,
         fp32=fp32,
-        correction=corrected(seen),
+        anchor=seen,
     )
 
 
@@ -249,21 +251,28 @@ def importance_and_curves(job: Job) -> Importance:
     return Importance(scores={name: tuple(score.tolist()) for name, score in scores.items()}, curves=curves)
 
 
-def floor(job: Job, correction: Correction) -> Floor:
-    """The smallest reachable cost; where it seems too high and this machine is the target, measured to be sure."""
-    costing = replace(job.costing, correction=correction)
+def floor(job: Job, dense: Dense) -> Floor:
+    """The smallest reachable cost: predicted, and measured where this machine is the target.
+
+    A measured floor proves a budget out of reach, and together with the dense model it gives the device model a line
+    to interpolate on.
+    """
+    costing = replace(job.costing, correction=corrected(dense.anchor))
     least = smallest(costing, job.levels)
-    limits = bounds(job, costing)
-    binding = tuple(op.name for op in sorted(least.ops, key=lambda op: -(op.latency_s or 0.0))[:5])
-    if holds(limits, least) or job.target.latency != "measured":
-        return Floor(feasible=holds(limits, least), measurement=least, binding=binding, correction=correction)
-    plan = smallest_plan(costing, job.levels)
-    pruned = prune(job.captured, job.groups, plan)
+    binding = tuple(op.name for op in sorted(least.ops, key=lambda op: -(op.latency_s or 0.0))[:_BINDING])
+    if job.target.latency != "measured":
+        feasible = holds(bounds(job, costing), least)
+        return Floor(feasible=feasible, measurement=least, binding=binding, correction=costing.correction, anchor=None)
+    pruned = prune(job.captured, job.groups, smallest_plan(costing, job.levels))
     measured = _profile(job, _export(job, pruned, "smallest", job.deployed, "int8"))
-    seen = Round(correction=correction, predicted=least.cost, profiled=measured.cost)
-    again = replace(job.costing, correction=corrected(seen))
-    feasible = not job.budget.violations(measured.cost) and holds(bounds(job, again), smallest(again, job.levels))
-    return Floor(feasible=feasible, measurement=measured, binding=binding, correction=corrected(seen))
+    seen = Round(correction=costing.correction, predicted=least.cost, profiled=measured.cost)
+    return Floor(
+        feasible=not job.budget.violations(measured.cost),
+        measurement=measured,
+        binding=binding,
+        correction=corrected(seen, [dense.anchor]),
+        anchor=seen,
+    )
 
 
 def bounds(job: Job, costing: Costing) -> Bounds:
@@ -373,10 +382,10 @@ def finish(job: Job, number: int, planned: Planned) -> Tuned:
         progress.note(f"fine-tuning plan {planned.name}")
         tuned = _tuned(job, tuned, epochs=epochs)
         with job.run.write_folder(key) as work:
-            save_state(tuned.module.state_dict(), work / "model.safetensors")
+            save_state(tuned.module, work / "model.safetensors")
             (work / "plan.json").write_text(planned.plan.model_dump_json(indent=1, by_alias=True) + "\n")
     else:
-        tuned.module.load_state_dict(load_state(folder / "model.safetensors"))
+        load_state(tuned.module, folder / "model.safetensors")
     progress.note("evaluating the pruned model")
     validation = evaluate(tuned.module, data.validation, task, device=job.device)
     test = evaluate(tuned.module, data.test, task, device=job.device)

@@ -89,6 +89,23 @@ def test_ram_and_size_are_corrected_by_what_is_added() -> None:
     assert corrected(seen) == Correction(latency=1.0, ram_bytes=210, size_bytes=-10)
 
 
+def test_two_profiles_find_the_fixed_time_of_a_call() -> None:
+    """The device takes 2 ms plus twice the estimate."""
+    dense = Round(correction=Correction(), predicted=measured(0.010), profiled=measured(0.022))
+    half = Round(correction=Correction(latency=2.2), predicted=measured(0.011), profiled=measured(0.012))
+    found = corrected(half, [dense])
+    assert found.latency == pytest.approx(2.0)
+    assert found.latency_offset_s == pytest.approx(0.002)
+    assert found.latency_of(0.003) == pytest.approx(0.008)
+    assert found.plain_latency(0.008) == pytest.approx(0.003)
+
+
+def test_two_profiles_close_together_give_a_factor_only() -> None:
+    near = Round(correction=Correction(), predicted=measured(0.0100), profiled=measured(0.0090))
+    found = corrected(played(0.0098, 0.0098), [near])
+    assert found == Correction(latency=1.0)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     device=st.lists(st.floats(0.2, 5.0), min_size=1, max_size=20),

@@ -54,9 +54,9 @@ BOARD_PRIOR = Prior(
 )
 
 
-def amounts(ops: Sequence[Op], first_conv_extra_channels: int) -> tuple[float, ...]:
+def amounts(ops: Sequence[Op], first_conv_extra_channels: int, gathers_patches: bool) -> tuple[float, ...]:
     """The summed work of a network."""
-    rows = [work(op, first_conv_extra_channels) for op in ops]
+    rows = [work(op, first_conv_extra_channels, gathers_patches) for op in ops]
     return tuple(float(sum(column)) for column in zip(*rows, strict=True)) if rows else tuple(Work())
 
 

@@ -37,14 +37,14 @@ def network(model_id: str) -> tuple[Op, ...] | None:
     return build(model_id)
 
 
-def joined(times_s: dict[str, list[float]], extra_channels: int) -> list[Row]:
-    """One row per network that is defined here, in name order."""
+def joined(times_s: dict[str, list[float]], extra_channels: int, gathers_patches: bool) -> list[Row]:
+    """One row per network that is defined here, in name order; the last two as in `LatencyModel`."""
     rows = []
     for model_id, values in sorted(times_s.items()):
         ops = network(model_id)
         if ops is not None:
             mean = float(np.exp(np.mean(np.log(values))))
-            rows.append(Row(model_id, family(model_id), mean, amounts(ops, extra_channels)))
+            rows.append(Row(model_id, family(model_id), mean, amounts(ops, extra_channels, gathers_patches)))
     return rows
 
 
@@ -57,7 +57,7 @@ def inference_rows(
         key = (row["device"], row["runtime_version"], row["backend"], row["precision"], row["quality"])
         if key == (device, version, backend, precision, "ok"):
             times[row["model_id"]].append(float(row["latency_p50_ms"]) * 1e-3)
-    return joined(times, extra_channels)
+    return joined(times, extra_channels, gathers_patches=backend == "ruy")
 
 
 def vendor_rows(
@@ -68,7 +68,7 @@ def vendor_rows(
     for row in read(folder, VENDOR):
         if row["device"] == device and note in row["note"] and (row["precision"], row["quality"]) == (precision, "ok"):
             times[row["model_id"]].append(float(row["latency_ms"]) * 1e-3 * factor)
-    return joined(times, extra_channels)
+    return joined(times, extra_channels, gathers_patches=False)
 
 
 def netspresso_rows(folder: Path, device: str, precision: str, extra_channels: int) -> list[Row]:
@@ -87,7 +87,7 @@ def netspresso_rows(folder: Path, device: str, precision: str, extra_channels: i
         if precision == "int8" and latency_ms > half.get(model_id, float("inf")):
             continue
         times[model_id].append(latency_ms * 1e-3)
-    return joined(times, extra_channels)
+    return joined(times, extra_channels, gathers_patches=False)
 
 
 def tiny_rows(folder: Path, device: str, runtimes: tuple[tuple[str, str], ...], clock_mhz: float) -> list[Row]:
@@ -99,7 +99,7 @@ def tiny_rows(folder: Path, device: str, runtimes: tuple[tuple[str, str], ...], 
         tuned = any(word in row["note"] for word in _TUNED)
         if (row["runtime"], row["runtime_version"]) in runtimes and not tuned:
             times[row["model_id"]].append(float(row["latency_ms"]) * 1e-3 * float(row["clock_mhz"]) / clock_mhz)
-    return joined(times, 0)
+    return joined(times, 0, gathers_patches=True)
 
 
 def engine_ratio(folder: Path, name: str, device: str, over: tuple[str, str], under: tuple[str, str]) -> list[float]:

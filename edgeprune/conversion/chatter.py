@@ -12,7 +12,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
+from typing import TextIO
 
 from edgeprune.errors import EdgepruneError, UnsupportedError
 
@@ -31,7 +33,7 @@ def quiet(doing: str, *, refuse: type[EdgepruneError] = UnsupportedError) -> Ite
     """
     with tempfile.TemporaryFile() as sink:
         try:
-            with _redirected(sink.fileno()):
+            with _redirected(sink.fileno()), redirect_stdout(_stream(1)), redirect_stderr(_stream(2)):
                 yield
         except EdgepruneError:
             raise
@@ -41,6 +43,15 @@ def quiet(doing: str, *, refuse: type[EdgepruneError] = UnsupportedError) -> Ite
             sink.seek(0)
             printed = sink.read().decode(errors="replace")
             raise refuse(_message(doing, error), hint=_last_lines(printed, error)) from error
+
+
+@cache
+def _stream(descriptor: int) -> TextIO:
+    """A stream on the descriptor itself, wherever sys.stdout goes at the moment (a notebook, a test runner).
+
+    It is never closed: a logger that was made while a converter ran may hold on to it.
+    """
+    return open(descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)
 
 
 @contextmanager

@@ -33,9 +33,9 @@ def prepare(model: torch.nn.Module, example: Array) -> GraphModule:
     """
     import torch
 
-    own = copy.deepcopy(model).cpu()
-    own.eval()
     with quiet("capturing the model for export"), torch.no_grad():
+        own = copy.deepcopy(model).cpu()
+        own.eval()
         graph_module = torch.export.export(own, (torch.from_numpy(example[:1]),), strict=False).module()
     assert isinstance(graph_module, torch.fx.GraphModule)
     aten = torch.ops.aten

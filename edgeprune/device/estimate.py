@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgeprune.cost import Cost, Measurement, OpCost, Source
+from edgeprune.device.fusion import absorb_padding
 from edgeprune.device.latency import LatencyModel, load_latency_model
 from edgeprune.device.memory import peak_activation_bytes
 from edgeprune.device.ops import Op
@@ -16,6 +17,7 @@ ELEMENT_BYTES = {"int8": 1, "fp32": 4}
 CHANNEL_BYTES = {"int8": 28, "fp32": 4}
 OP_BYTES = 400
 FILE_BYTES = 3000
+_PADS_APART = ("tflm",)  # runtimes that execute a pad before a convolution as an operator of its own
 
 
 def size_bytes(ops: Iterable[Op], precision: str) -> int:
@@ -45,10 +47,10 @@ def estimate(
     Raises:
         UsageError: The target does not run that runtime.
     """
-    sequence = tuple(ops)
     runtime = runtime or target.default_runtime
-    threads = threads or target.runtime(runtime).threads
-    target.runtime(runtime)
+    sequence = tuple(ops) if runtime in _PADS_APART else absorb_padding(tuple(ops))
+    offered = target.runtime(runtime)
+    threads = threads or offered.threads
     model = latency or load_latency_model(target, runtime, precision, threads)
     notes = (model.source,) if model and model.source else ()
     if model is None:

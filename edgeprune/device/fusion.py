@@ -8,6 +8,7 @@ entry in `operators.py` becomes an op of kind `other`: it costs the bytes it mov
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import prod
@@ -66,6 +67,39 @@ def base_name(operator: str) -> str:
     parts = operator.split(".")
     name = parts[1] if len(parts) > 1 else parts[0]
     return name.rstrip("_")
+
+
+def absorb_padding(ops: Sequence[Op]) -> tuple[Op, ...]:
+    """The ops as a runtime runs them that pads inside its convolutions (XNNPACK does, TFLM does not).
+
+    A spatial pad whose only reader is a convolution vanishes; the convolution reads what the pad read.
+    """
+    readers: dict[str, list[Op]] = {}
+    for op in ops:
+        for name in op.inputs:
+            readers.setdefault(name, []).append(op)
+    absorbed = {op.output: op for op in ops if _is_spatial_pad(op) and _is_one_convolution(readers.get(op.output, []))}
+    kept = []
+    for op in ops:
+        if op.output in absorbed:
+            continue
+        if op.inputs and (pad := absorbed.get(op.inputs[0])):
+            op = replace(
+                op,
+                inputs=(*pad.inputs, *op.inputs[1:]),
+                in_positions=pad.in_positions,
+                nodes=(*pad.nodes, *op.nodes),
+            )
+        kept.append(op)
+    return tuple(kept)
+
+
+def _is_spatial_pad(op: Op) -> bool:
+    return op.kind == "pad" and op.in_channels == op.out_channels and op.out_positions > op.in_positions
+
+
+def _is_one_convolution(readers: list[Op]) -> bool:
+    return len(readers) == 1 and readers[0].kind in ("conv", "depthwise") and not readers[0].transposed
 
 
 def _needed(graph: Graph) -> set[str]:

@@ -3,7 +3,7 @@
     t = conv_s_per_mac        * MACs of convolutions
       + first_conv_s_per_mac  * MACs of spatial convolutions on at most 4 channels
       + depthwise_s_per_mac   * depthwise MACs
-      + element_s             * elements moved (gathered patches, element-wise, pooling, copies)
+      + element_s             * elements moved (inputs and outputs, gathered patches, copies)
       + weight_s              * weights of convolutions and dense layers
       + per_op_s              * operators
 
@@ -50,6 +50,8 @@ class LatencyModel(Value):
 
     Attributes:
         first_conv_extra_channels: Output channels that gathering a first convolution's patches is worth.
+        gathers_patches: Whether the runtime copies the patches of spatial convolutions together before it multiplies.
+            CMSIS-NN and ruy do; XNNPACK reads them in place, so that thin layers cost no more than their share.
         band: 80 % interval of measured over estimated time, for networks of a family not in the fit.
         correction: Factor on everything, from comparing an estimate with a measurement of a later stage.
         source: Where the numbers come from, in a sentence.
@@ -65,19 +67,23 @@ class LatencyModel(Value):
     weight_s: float = Field(ge=0)
     per_op_s: float = Field(ge=0)
     first_conv_extra_channels: int = Field(0, ge=0)
+    gathers_patches: bool = False
     band: Band
     correction: float = Field(1.0, gt=0)
     source: str = ""
 
     def op_s(self, op: Op) -> float:
         """Seconds of one op."""
-        terms = work(op, self.first_conv_extra_channels)
+        terms = self._work(op)
         seconds = sum(amount * price for amount, price in zip(terms, self.prices_s, strict=True))
         if op.kind == "conv" and op.kernel > 1 and op.groups == 1 and terms.conv_macs:
             # One channel more never makes a convolution faster: the price at the last thin width is a floor.
-            thin = work(op.resized(_THIN, op.out_channels), self.first_conv_extra_channels).first_conv_macs
+            thin = self._work(op.resized(_THIN, op.out_channels)).first_conv_macs
             seconds += max(0.0, thin * self.first_conv_s_per_mac - terms.conv_macs * self.conv_s_per_mac)
         return self.correction * seconds
+
+    def _work(self, op: Op) -> Work:
+        return work(op, self.first_conv_extra_channels, self.gathers_patches)
 
     @property
     def prices_s(self) -> tuple[float, ...]:
@@ -116,9 +122,9 @@ class Work(NamedTuple):
     ops: float = 1
 
 
-def work(op: Op, first_conv_extra_channels: int = 0) -> Work:
-    """The priced amounts of an op."""
-    elements, weights = moved_elements(op), op.weights
+def work(op: Op, first_conv_extra_channels: int = 0, gathers_patches: bool = False) -> Work:
+    """The priced amounts of an op; the arguments are those of `LatencyModel`."""
+    elements, weights = moved_elements(op, gathers_patches), op.weights
     if op.kind == "depthwise":
         return Work(depthwise_macs=op.macs, elements=elements, weights=weights)
     if op.kind == "rnn":  # every step reads the weights again
@@ -131,13 +137,13 @@ def work(op: Op, first_conv_extra_channels: int = 0) -> Work:
     return Work(conv_macs=op.macs, elements=elements, weights=weights)
 
 
-def moved_elements(op: Op) -> int:
-    """Elements an op reads and writes, gathered patches counted where the op gathers them."""
+def moved_elements(op: Op, gathers_patches: bool = False) -> int:
+    """Elements an op reads and writes; with patches gathered, the input counts once per kernel position."""
     if op.kind in ("conv", "dense", "matmul"):
         if op.out_positions == 1 and op.kind != "matmul":
             return 0  # streaming the weights is all there is
-        rows = op.in_positions if op.transposed else op.out_positions
-        return rows * op.in_channels * op.kernel + op.out_elements
+        gathered = op.out_positions * op.in_channels * op.kernel
+        return (gathered if gathers_patches and not op.transposed else op.in_elements) + op.out_elements
     if op.kind in ("depthwise", "mul", "resize", "other", "rnn"):
         return op.in_elements + op.out_elements
     if op.kind in ("pool", "mean"):

@@ -57,20 +57,22 @@ class Costing:
     @property
     def model(self) -> LatencyModel | None:
         """The corrected device model."""
-        return None if self.latency is None else self.latency.corrected(self.correction.latency)
+        return None if self.latency is None else self.latency.corrected(self.correction.latency)  # offset apart
 
     def of_ops(self, ops: Sequence[Op]) -> Measurement:
         """The corrected estimate of fused operators."""
         plain = estimate(ops, self.target, self.runtime, self.precision, self.threads, self.model)
         cost = plain.cost
         assert cost.ram_bytes is not None and cost.size_bytes is not None
-        shifted = cost.model_copy(
-            update={
-                "ram_bytes": cost.ram_bytes + self.correction.ram_bytes,
-                "size_bytes": cost.size_bytes + self.correction.size_bytes,
-            }
-        )
-        return plain.model_copy(update={"cost": shifted})
+        update: dict[str, object] = {
+            "ram_bytes": cost.ram_bytes + self.correction.ram_bytes,
+            "size_bytes": cost.size_bytes + self.correction.size_bytes,
+        }
+        if self.latency is not None and cost.latency_s is not None:
+            latency_s = cost.latency_s + self.correction.latency_offset_s
+            band = self.latency.band
+            update |= {"latency_s": latency_s, "latency_interval_s": (latency_s * band.low, latency_s * band.high)}
+        return plain.model_copy(update={"cost": cost.model_copy(update=update)})
 
     def of(self, plan: Plan) -> Measurement:
         """The corrected estimate of a plan, from the graph it leads to."""
@@ -184,7 +186,8 @@ def _problem(costing: Costing, bounds: Bounds, levels: Levels, values: Mapping[s
     groups, ops = costing.groups, costing.ops
     limits: list[Limit] = []
     if bounds.latency_s is not None and costing.model is not None:
-        limits.append(latency_limit(ops, groups, levels, costing.model.op_s, bounds.latency_s))
+        room_s = bounds.latency_s - costing.correction.latency_offset_s
+        limits.append(latency_limit(ops, groups, levels, costing.model.op_s, room_s))
     if bounds.size_bytes is not None:
         room = bounds.size_bytes - costing.correction.size_bytes - size_bytes((), costing.precision)
         limits.append(

@@ -130,6 +130,7 @@ def runtime_version(runtime: str) -> str:
         _tflite_class()
         names = ["ai-edge-litert", "tflite-runtime"]
     else:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it reports to its vendor
         __import__(runtime)
         names = [runtime]
     for name in names:

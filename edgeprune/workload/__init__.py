@@ -44,13 +44,14 @@ class Task(Protocol):
 class Data:
     """Four disjoint roles. Every decision is taken on `validation`; `test` is used once, for reported numbers.
 
-    `calibration` is drawn from the training set.
+    `calibration` is drawn from the training set. `notes` say what was split off, scaled or assumed.
     """
 
     train: Dataset
     validation: Dataset
     calibration: Dataset
     test: Dataset
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,3 +73,8 @@ class Workload:
     data: Data
     task: Task
     augment: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed about the data, for the record."""
+        return self.data.notes

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune.device.fusion import fuse
+from edgeprune.device.fusion import absorb_padding, fuse
 from edgeprune.device.ops import Op
 from edgeprune.graph import Graph, Node, Ref
 from edgeprune.pruning.trace import trace
@@ -183,3 +183,22 @@ def test_views_and_moves_of_unit_axes_are_free_but_transposes_are_not() -> None:
 
     (op,) = traced(Views(), 4, 3)
     assert op.kind == "move" and op.inputs == ("x",) and op.out_elements == 12
+
+
+def test_a_pad_before_one_convolution_is_absorbed_and_others_stay() -> None:
+    pad = Op("p", "pad", ("x",), "p", 8, 8, in_positions=100, out_positions=144)
+    conv = Op("y", "conv", ("p",), "y", 8, 16, in_positions=144, out_positions=25, kernel=9, stride=4)
+    (alone,) = absorb_padding((pad, conv))
+    assert (alone.inputs, alone.in_positions, alone.macs) == (("x",), 100, conv.macs)
+    channels = Op("p", "pad", ("x",), "p", 8, 16, in_positions=144, out_positions=144)
+    assert absorb_padding((channels, conv)) == (channels, conv)
+    pool = Op("z", "pool", ("p",), "z", 8, 8, in_positions=144, out_positions=25, kernel=9)
+    assert absorb_padding((pad, pool)) == (pad, pool)
+    assert absorb_padding((pad, conv, pool)) == (pad, conv, pool)
+
+
+def test_a_captured_pad_is_absorbed_too() -> None:
+    ops = traced(nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 8, 3, 2)), 3, 16, 16)
+    assert [op.kind for op in ops] == ["pad", "conv"]
+    (conv,) = absorb_padding(ops)
+    assert (conv.inputs, conv.in_positions, conv.nodes[0]) == (ops[0].inputs, 256, ops[0].name)

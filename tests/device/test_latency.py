@@ -25,6 +25,7 @@ MODEL = LatencyModel(
     weight_s=4e-10,
     per_op_s=1e-5,
     first_conv_extra_channels=16,
+    gathers_patches=True,
     band=Band(low=0.8, high=1.3),
 )
 
@@ -52,7 +53,7 @@ def ops(draw: st.DrawFn) -> Op:
 @given(ops())
 def test_every_op_costs_something(op: Op) -> None:
     assert MODEL.op_s(op) >= MODEL.per_op_s
-    assert moved_elements(op) >= 0
+    assert moved_elements(op) >= 0 and moved_elements(op, gathers_patches=True) >= 0
 
 
 @given(ops(), st.integers(0, 12), st.integers(0, 12))
@@ -70,6 +71,12 @@ def test_the_price_of_a_convolution_is_the_sum_of_its_terms() -> None:
     first = replace(op, in_channels=3)
     by_hand = 256 * (64 + 16) * 27 * 8e-11 + (256 * 27 + 256 * 64) * 6e-10 + 64 * 27 * 4e-10 + 1e-5
     assert MODEL.op_s(first) == pytest.approx(by_hand)
+
+
+def test_patches_read_in_place_cost_the_input_once() -> None:
+    op = Op("y", "conv", ("x",), "y", 32, 64, in_positions=1024, out_positions=256, kernel=9, stride=4)
+    assert moved_elements(op, gathers_patches=True) == 256 * 288 + 256 * 64
+    assert moved_elements(op, gathers_patches=False) == 1024 * 32 + 256 * 64
 
 
 def test_a_fully_connected_layer_costs_its_weights() -> None:

@@ -25,7 +25,7 @@ def synthetic(noise: float = 0.0) -> list[Row]:
     for name in NETWORKS:
         ops = build(name)
         assert ops is not None
-        work = amounts(ops, 0)
+        work = amounts(ops, 0, False)
         time_s = float(np.dot(work, PRICES)) * float(np.exp(noise * random.standard_normal()))
         rows.append(Row(name, family(name), time_s, work))
     return rows

@@ -6,6 +6,7 @@ can; here the precision hint is always f32, so that an fp32 file is one and int8
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections import defaultdict
 from importlib.util import find_spec
@@ -177,6 +178,8 @@ def compile_file(path: Path, threads: int, *, counters: bool = False) -> Any:
 
 
 def _runtime() -> Any:
+    # Importing OpenVINO and converting with it report to its vendor; without this package it uses a silent stub.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError as error:

@@ -1,0 +1,70 @@
+"""A tiny real workload for whole-flow tests: handwritten digits, doubled to 16x16, and a small residual CNN."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from edgeprune.workload.samples import TensorSet
+from edgeprune.workload.tasks import Classify
+from sklearn.datasets import load_digits
+from torch import nn
+
+from edgeprune.workload import Data, Workload
+
+
+class Net(nn.Module):
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.a = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm_a = nn.BatchNorm2d(width)
+        self.b = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm_b = nn.BatchNorm2d(width)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        x = F.relu(x + self.norm_b(self.b(F.relu(self.norm_a(self.a(x))))))
+        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@lru_cache(maxsize=1)
+def digits() -> dict[str, TensorSet]:
+    images, labels = load_digits(return_X_y=True)
+    x = (
+        torch.from_numpy(images.astype(np.float32) / 16)
+        .view(-1, 1, 8, 8)
+        .repeat_interleave(2, 2)
+        .repeat_interleave(2, 3)
+    )
+    y = torch.from_numpy(labels.astype(np.int64))
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    parts = {"train": order[:1100], "validation": order[1100:1400], "test": order[1400:]}
+    return {name: TensorSet(x[index], y[index]) for name, index in parts.items()}
+
+
+@lru_cache(maxsize=1)
+def trained() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model, train = Net(), digits()["train"]
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(6):
+        for index in torch.randperm(len(train)).split(64):
+            loss = F.cross_entropy(model(train.x[index]), train.y[index])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return model.state_dict()
+
+
+def workload() -> Workload:
+    sets = digits()
+    model = Net()
+    model.load_state_dict(trained())
+    calibration = TensorSet(sets["train"].x[:128], sets["train"].y[:128])
+    data = Data(sets["train"], sets["validation"], calibration, sets["test"])
+    return Workload("digits", "user", model.eval(), sets["train"].x[:1], data, Classify())

@@ -1,0 +1,201 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeprune import backends, profiling
+from edgeprune.cost import Source
+from edgeprune.device.ops import Op
+from edgeprune.errors import MeasurementError, MissingExtraError, UsageError
+from edgeprune.profiling import compare_p50, op_table, profile
+from edgeprune.target import load_target
+
+HOST = load_target("host")
+
+
+def document(latencies_s: np.ndarray, others: float = 0.0, **changes: Any) -> dict[str, Any]:
+    """What the runner prints for these latencies."""
+    pieces = [[len(part), others] for part in np.array_split(latencies_s, 24)]
+    return {
+        "samples_ns": [(latencies_s * 1e9).tolist()],
+        "slices": pieces,
+        "runtime_version": "tflite 1",
+        "threads": 1,
+        "precision": ["int8"],
+        "load_ns": 10**6,
+        "first_ns": 10**6,
+        "warm_up": {"runs": 9, "seconds": 0.5, "settled": True},
+        "wall_s": float(latencies_s.sum()),
+        "peak_rss_bytes": 60_000_000,
+        "empty_rss_bytes": 50_000_000,
+        **dict.fromkeys(("cpu", "system", "python", "cpu_share", "preemptions"), "x"),
+        "before": {"load": "0"},
+        "after": {"load": "0"},
+        **changes,
+    }
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs answer the given documents one after the other, without a pause between them."""
+
+    def script(*documents: dict[str, Any]) -> list[int]:
+        left, asked = list(documents), []
+
+        def run_bench(paths: Any, runtime: str, threads: int, runs: int, samples: Any = None) -> dict[str, Any]:
+            asked.append(runs)
+            return left.pop(0)
+
+        monkeypatch.setattr(profiling, "run_bench", run_bench)
+        monkeypatch.setattr(profiling, "_COOL_DOWN_S", 0.0)
+        return asked
+
+    return script
+
+
+STEADY = np.linspace(1.0, 1.01, 2400) * 1e-3
+FALLING = np.concatenate([np.full(1200, 1e-3), np.full(1200, 1.3e-3)])
+
+
+def test_a_file_is_measured_on_this_machine(exported: Any, small_net: Any) -> None:
+    artifact = exported("tflite", "residual")
+    result = profile(artifact.path, HOST, inputs=small_net("residual").samples)
+    cost = result.cost
+    assert cost.source is Source.MEASURED and cost.ram_kind == "process"
+    assert result.p50_s <= result.p90_s <= result.p99_s
+    assert cost.latency_interval_s[0] <= result.p90_s <= cost.latency_interval_s[1] == cost.latency_s
+    assert result.runs >= 200 and result.precision == "int8" and result.threads == 1
+    assert cost.size_bytes == artifact.size_bytes and cost.ram_bytes > 0
+    assert sum(op.macs for op in result.ops) == small_net("residual").macs
+    assert result.environment["judged_at"] == "p90" and "ai-edge-litert" in result.runtime_version
+
+
+def test_a_board_is_estimated_from_the_operators_in_the_file(exported: Any, small_net: Any) -> None:
+    artifact = exported("tflite", "depthwise")
+    result = profile(artifact.path, load_target("rpi4"))
+    assert result.cost.source is Source.ESTIMATED and result.cost.ram_kind == "activations"
+    assert result.cost.size_bytes == artifact.size_bytes
+    assert sum(op.macs for op in result.ops) == small_net("depthwise").macs
+    assert result.precision == "int8" and result.threads == 4
+
+
+def test_a_microcontroller_needs_the_arena_that_its_kernels_plan(exported: Any) -> None:
+    path = exported("tflite", "depthwise").path
+    result = profile(path, load_target("nucleo-l4r5zi"))
+    assert result.cost.ram_kind == "arena"
+    assert result.cost.ram_bytes == backends.get("tflite").arena_bytes(path)
+
+
+def test_the_verdict_rests_on_the_upper_bound_of_the_asked_for_percentile(exported: Any, scripted: Any) -> None:
+    path = exported("tflite", "residual").path
+    asked = scripted(document(STEADY), document(STEADY), document(STEADY))
+    costs = [profile(path, HOST, at=at, per_op=False).cost for at in ("p50", "p90", "p99")]
+    assert costs[0].latency_s < costs[1].latency_s < costs[2].latency_s
+    assert asked == [200, 200, 459], "p99 needs more runs than the default"
+
+
+def test_a_disturbed_run_is_repeated_once(exported: Any, scripted: Any) -> None:
+    path = exported("tflite", "residual").path
+    asked = scripted(document(FALLING), document(STEADY))
+    assert profile(path, HOST, per_op=False).cost.latency_s < 1.1e-3
+    assert len(asked) == 2
+
+
+def test_two_disturbed_runs_are_an_error_and_no_number(exported: Any, scripted: Any) -> None:
+    scripted(document(FALLING), document(FALLING))
+    with pytest.raises(MeasurementError, match="became slower during the run and its repetition, by 30 % and 30 %"):
+        profile(exported("tflite", "residual").path, HOST)
+
+
+def test_a_throttling_flag_that_appears_is_a_disturbance(exported: Any, scripted: Any) -> None:
+    hot = document(STEADY, before={"throttled": "0x0"}, after={"throttled": "0x50005"})
+    scripted(hot, hot)
+    with pytest.raises(MeasurementError, match="became slower"):
+        profile(exported("tflite", "residual").path, HOST)
+
+
+def test_a_busy_machine_is_noted(exported: Any, scripted: Any) -> None:
+    unsettled = {"runs": 9, "seconds": 10.0, "settled": False}
+    scripted(document(FALLING, others=1.0, warm_up=unsettled))
+    notes = profile(exported("tflite", "residual").path, HOST, per_op=False).notes
+    assert any("other jobs used the CPU" in note for note in notes)
+    assert any("did not settle within 10 s" in note for note in notes)
+
+
+def test_too_few_runs_within_the_time_limit_are_an_error(exported: Any, scripted: Any) -> None:
+    scripted(document(STEADY[:30]))
+    with pytest.raises(MeasurementError, match="only 30 runs .* p90 needs 44"):
+        profile(exported("tflite", "residual").path, HOST)
+
+
+def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such model file"):
+        profile(tmp_path / "m.tflite", HOST)
+    with pytest.raises(UsageError, match=r"no backend runs 'm\.h5'"):
+        profile(tmp_path / "m.h5", HOST)
+
+
+def test_a_file_that_the_target_does_not_take_is_named(exported: Any) -> None:
+    path = exported("onnxruntime", "residual").path
+    with pytest.raises(UsageError, match="runtime tflite of target host takes files for tflite"):
+        profile(path, HOST, runtime="tflite")
+    with pytest.raises(UsageError, match=r"target nucleo-l4r5zi cannot run \.onnx files"):
+        profile(path, load_target("nucleo-l4r5zi"))
+
+
+def test_a_file_that_the_runtime_cannot_run_is_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(UsageError, match=r"onnxruntime cannot run it \(status 1\)"):
+        profiling.run_bench([path], "onnxruntime", 1, 10)
+
+
+def test_a_runtime_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "openvino.py").write_text("raise ImportError('not here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(MissingExtraError, match="running openvino needs the extra 'openvino'"):
+        profiling.run_bench([tmp_path / "m.xml"], "openvino", 1, 10)
+
+
+def test_a_run_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def hang(*arguments: Any, **options: Any) -> None:
+        raise profiling.subprocess.TimeoutExpired("python", 900)
+
+    monkeypatch.setattr(profiling.subprocess, "run", hang)
+    with pytest.raises(UsageError, match="the run took more than 900 s"):
+        profiling.run_bench([tmp_path / "m.xml"], "openvino", 1, 10)
+
+
+def test_files_are_compared_in_turns_with_a_noise_floor(exported: Any) -> None:
+    int8, fp32 = exported("onnxruntime", "residual").path, exported("onnxruntime", "residual", "fp32").path
+    outcome = compare_p50([int8, fp32], runs=20, min_time_s=0.05)
+    assert len(outcome.p50_s) == 2 and all(value > 0 for value in outcome.p50_s)
+    assert outcome.noise >= 0 and outcome.runs >= 20
+
+
+def test_files_of_two_runtimes_cannot_be_compared() -> None:
+    with pytest.raises(UsageError, match="2 files for onnxruntime, tflite"):
+        compare_p50([Path("a.onnx"), Path("b.tflite")])
+
+
+def op(name: str, kind: Any, node: str) -> Op:
+    return Op(name, kind, ("x",), name, 8, 8, 4, 4, nodes=(node,))
+
+
+def test_profiler_rows_are_matched_by_name_and_else_in_order() -> None:
+    ops = (op("relu", "conv", "node_Conv_3"), op("pool", "pool", "node_pool"), op("out", "dense", "node_fc"))
+    by_name = (
+        ("node_Conv_3_token_1", "QLinearConv", 1e-3),
+        ("Transpose", "Transpose", 2e-3),
+        ("relu_nchwc", "Conv", 1.0),
+    )
+    rows = op_table(by_name, ops)
+    assert [(row.name, row.kind, row.macs) for row in rows] == [
+        ("relu", "conv", ops[0].macs),
+        ("Transpose", "Transpose", 0),
+        ("relu", "conv", ops[0].macs),
+    ]
+    in_order = (("0", "Convolution (NHWC)", 1.0), ("1", "Max Pooling", 1.0), ("2", "Fully Connected", 1.0))
+    assert [row.name for row in op_table(in_order, ops)] == ["relu", "1", "out"]
+    assert [row.macs for row in op_table(in_order[:2], ops)] == [0, 0], "another number of layers is no match"
