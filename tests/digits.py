@@ -7,12 +7,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from edgeprune.workload.samples import TensorSet
-from edgeprune.workload.tasks import Classify
 from sklearn.datasets import load_digits
 from torch import nn
 
 from edgeprune.workload import Data, Workload
+from edgeprune.workload.samples import TensorSet
+from edgeprune.workload.tasks import Classify
 
 
 class Net(nn.Module):

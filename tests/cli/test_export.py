@@ -25,6 +25,7 @@ def test_an_onnx_file_is_written_and_close_to_torch(command: Command) -> None:
     assert artifact["gates"]["snr_db"] > 15 and artifact["gates"]["argmax_agreement"] > 0.95
 
 
+@pytest.mark.slow
 def test_a_float_file_is_listed_with_its_precision(command: Command) -> None:
     done = command("export", *MODEL, "--format", "onnx", "--precision", "fp32", "--out", "here")
     assert done.code == 0, done.err
