@@ -11,6 +11,7 @@ from edgeprune.cost import Correction
 from edgeprune.decide import Accept, GiveUp, Retry, Round, decide
 from edgeprune.documents import FitRecord
 from edgeprune.progress import SILENT, Progress
+from edgeprune.pruning.plan import keeps_all
 from edgeprune.record import Run, create, reopen, write_text
 from edgeprune.report.files import write_reports
 from edgeprune.spec import Spec
@@ -93,7 +94,7 @@ def _rehearsed(job: Job, number: int, planned: Planned, correction: Correction) 
     profiled = job.run.stage(
         f"round-{number}-rehearsal", stages.Measurement, lambda: stages.rehearse(job, number, planned)
     )
-    widest = all(len(planned.plan.keep[group.name]) == group.width for group in job.groups.groups)
+    widest = keeps_all(job.groups, planned.plan)
     played = Round(correction=correction, predicted=planned.predicted.cost, profiled=profiled.cost, widest=widest)
     return Played(planned, played, None)
 

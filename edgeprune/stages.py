@@ -38,7 +38,7 @@ from edgeprune.pruning.curves import kl_divergence, measured_curves, relative_er
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.limits import Levels, width_levels
-from edgeprune.pruning.plan import Plan
+from edgeprune.pruning.plan import Plan, keeps_all
 from edgeprune.pruning.solver import Vector
 from edgeprune.pruning.surgery import masked, prune
 from edgeprune.pruning.trace import Captured, trace
@@ -377,10 +377,12 @@ def finish(job: Job, number: int, planned: Planned) -> Tuned:
     key = f"round-{number}-model"
     tuned = prune(job.captured, job.groups, planned.plan)
     folder = job.run.folder(key)
-    epochs = job.run.spec.fit.epochs
+    dense = keeps_all(job.groups, planned.plan)
+    epochs = 0 if dense else job.run.spec.fit.epochs
     if folder is None:
-        progress.note(f"fine-tuning plan {planned.name}")
-        tuned = _tuned(job, tuned, epochs=epochs)
+        if not dense:  # nothing was removed, nothing to recover
+            progress.note(f"fine-tuning plan {planned.name}")
+            tuned = _tuned(job, tuned, epochs=epochs)
         with job.run.write_folder(key) as work:
             save_state(tuned.module, work / "model.safetensors")
             (work / "plan.json").write_text(planned.plan.model_dump_json(indent=1, by_alias=True) + "\n")

@@ -25,6 +25,9 @@ NOTES = """
 - int8 files of MobileNetV3 in NetsPresso's table run slower than their fp16 files: partly not int8, so left out.
 - Microcontrollers: three or four networks cannot tell six prices apart; the prior does most of the work.
 - `host` is measured; its profile only starts the solver, and its band is stated, not judged.
+- XNNPACK reads the patches of spatial convolutions in place and takes padding into them, so neither is priced there;
+  CMSIS-NN and ruy copy patches, so their rows are fitted with that cost. Seen in XNNPACK's operator timings on x86.
+- Not modelled yet: kernels work on 8 or 16 channels at once, so widths in between cost like the next multiple.
 - A board of one's own replaces a profile by measuring on it.
 """
 

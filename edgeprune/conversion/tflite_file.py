@@ -90,7 +90,9 @@ def tensor_ranges(float_path: Path, calibration: Array, policy: RangePolicy) -> 
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]
     details = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
-    inner = [int(index) for op in interpreter._get_ops_details() for index in op["outputs"]]
+    operators = interpreter._get_ops_details()
+    inner = [int(index) for op in operators for index in op["outputs"]]
+    padded = {int(index) for op in operators if op["op_name"] == "PADV2" for index in op["outputs"]}
     inner = [index for index in inner if details[index]["dtype"] is np.float32]
     names = {index: str(details[index]["name"]) for index in [source["index"], *inner]}
 
@@ -99,7 +101,10 @@ def tensor_ranges(float_path: Path, calibration: Array, policy: RangePolicy) -> 
             image = sample.transpose(1, 2, 0) if sample.ndim == 3 else sample
             interpreter.set_tensor(source["index"], np.ascontiguousarray(image[None], np.float32))
             interpreter.invoke()
-            yield {name: interpreter.get_tensor(index) for index, name in names.items()}
+            values = {index: interpreter.get_tensor(index) for index in names}
+            # Max pooling is padded with minus infinity, which int8 replaces by the low end of the range.
+            values |= {index: values[index][values[index] != -np.inf] for index in padded & set(values)}
+            yield {names[index]: value for index, value in values.items()}
 
     ranges = observe(samples, policy)
     return ranges, {names[index]: len(details[index]["shape"]) for index in names}

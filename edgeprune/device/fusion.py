@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from math import prod
 
 from edgeprune.device.operators import (
     FOLDS_BATCH_NORM,
@@ -200,8 +199,3 @@ def _ops(state: _State, node: Node, sizes: Sizes, inputs: tuple[str, ...]) -> tu
     for below, name in pairwise(names):
         stack.append(replace(op, name=name, output=name, inputs=(below,), in_channels=op.out_channels, in_axis=None))
     return tuple(stack)
-
-
-def input_elements(graph: Graph) -> dict[str, int]:
-    """Elements of each graph input at batch one."""
-    return {node.name: prod(node.shape) for node in graph.inputs}

@@ -46,6 +46,11 @@ def check_plan(plan: Plan, groups: ChannelGroups) -> None:
             raise UsageError(f"the plan's indices for group {name!r} must ascend within 0..{width - 1}")
 
 
+def keeps_all(groups: ChannelGroups, plan: Plan) -> bool:
+    """Whether the plan removes nothing."""
+    return plan.widths(groups) == tuple(group.width for group in groups.groups)
+
+
 def apply(plan: Plan, groups: ChannelGroups) -> Graph:
     """The graph after the plan: shapes and size constants rewritten, names unchanged.
 

@@ -38,10 +38,10 @@ def load_data(spec: DataSpec, seed: int = 0, calibration_samples: int = 256) -> 
     parts, notes = _read(spec, spec.source)
     for name, dataset in parts.items():
         check_samples(dataset, name)
-    for role in ("test", "validation"):
+    for offset, role in enumerate(("test", "validation")):
         if role not in parts:
             labels = labels_of(parts["train"])
-            stay, off = stratified_split(labels, SHARE, seed + len(role))
+            stay, off = stratified_split(labels, SHARE, seed + offset)
             parts[role] = part(parts["train"], off.tolist())
             parts["train"] = part(parts["train"], stay.tolist())
             notes.append(f"{role}: {len(off)} samples split off the training set, seed {seed}")

@@ -12,7 +12,7 @@ from edgeprune.spec import ModelSpec
 from edgeprune.workload.entries import call_entry, load_entry
 from edgeprune.workload.weights import check_finite, load_weights, read_weights, refuse_code
 
-_CODE = (".pt2", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
+_CODE = (".pt2", ".pt", ".pth", ".th", ".pkl", ".pickle", ".ckpt", ".bin")
 _GRAPHS = (".onnx", ".tflite", ".xml")
 
 

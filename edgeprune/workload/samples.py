@@ -128,7 +128,7 @@ def batches(dataset: Dataset, size: int) -> Iterator[tuple[torch.Tensor, torch.T
 
 
 def batch_count(dataset: Dataset, size: int) -> int:
-    """Batches of up to `size` samples that cover the set."""
+    """How many batches of `size` hold all samples."""
     return -(-len(dataset) // size)
 
 

@@ -127,3 +127,21 @@ def test_profiler_events_that_make_no_sense_are_dropped() -> None:
     assert op_profiler._table(good[:-2], 3) == [], "events are missing"
     assert op_profiler._table([("conv", 8, 1e-6), ("fc", 8, 1e-6)], 2) == [], "the order changes"
     assert op_profiler._table([("conv", 8, 1e12)], 1) == [], "an elapsed time of another layout"
+
+
+def test_padded_max_pooling_quantises_to_the_range_of_its_input(tmp_path: Path) -> None:
+    """The converter pads with minus infinity; the range must not see it, and a negative map must not become zero."""
+    import torch
+    from torch import nn
+
+    from edgeprune.quantization.gates import snr_db
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(72, 5)).eval()
+        nn.init.constant_(model[0].bias, -3.0)
+        samples = torch.randn(32, 3, 8, 8)
+        with torch.no_grad():
+            expected = model(samples).numpy()
+    artifact = tflite.export(model, samples[:1].numpy(), tmp_path, "int8", samples.numpy(), None)
+    assert (snr_db(expected, tflite.load(artifact.path).run(samples.numpy())) or 99) > 30

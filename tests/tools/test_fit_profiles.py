@@ -89,7 +89,7 @@ def test_every_shipped_profile_has_a_recipe_and_states_its_rows() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not MEASUREMENTS.is_dir(), reason="the published measurements are not here (EDGEPRUNE_SHARED)")
+@pytest.mark.skipif(not MEASUREMENTS.is_dir(), reason="needs the published measurements (EDGEPRUNE_SHARED)")
 def test_profiles_come_out_again_byte_for_byte(tmp_path: Path) -> None:
     page = tmp_path / "device-models.md"
     page.write_text((ROOT / "docs" / "device-models.md").read_text(encoding="utf-8"), encoding="utf-8")

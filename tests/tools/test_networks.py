@@ -26,7 +26,7 @@ def published() -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["family"] in ("tflite", "mlperf_tiny")]
 
 
-@pytest.mark.skipif(not published(), reason="the published measurements are not here (EDGEPRUNE_SHARED)")
+@pytest.mark.skipif(not published(), reason="needs the published measurements (EDGEPRUNE_SHARED)")
 def test_macs_agree_with_the_published_figures() -> None:
     seen = 0
     for row in published():

@@ -302,13 +302,18 @@ def test_better_follows_the_tasks_direction() -> None:
     assert better(0.1, 0.2, Regress()) and not better(0.3, 0.2, Regress())
 
 
-def test_cuda_is_not_replaced_silently() -> None:
-    assert training_device("cpu").type == "cpu"
-    if torch.cuda.is_available():
-        pytest.skip("a CUDA device is there, so asking for it is no error")
-    assert training_device("auto").type == "cpu"
+def test_cuda_is_not_replaced_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert training_device("cpu").type == training_device("auto").type == "cpu"
     with pytest.raises(UsageError, match="no CUDA device is available"):
         training_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_learns_the_toy_problem_in_mixed_precision() -> None:
+    model, workload = toy_net(), toy_workload(augment=DataSpec(flip=True, crop=1))
+    result = fine_tune(model, workload, settings=SETTINGS, epochs=6, teacher=toy_net(1), device="cuda")
+    assert result.best_metric > 0.4 and next(model.parameters()).is_cuda
 
 
 def test_results_can_be_written_and_read_again(tmp_path: Path) -> None:

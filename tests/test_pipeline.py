@@ -1,0 +1,205 @@
+"""The whole flow on a tiny real problem: rounds, resume, infeasible budgets, and the promises of the record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeprune import pipeline, stages
+from edgeprune.cost import Cost, Measurement, Source
+from edgeprune.device.estimate import estimate
+from edgeprune.documents import FitRecord
+from edgeprune.record import Run, read_record
+from edgeprune.spec import Spec
+from edgeprune.target import load_target
+from tests.digits import workload
+
+
+def spec(out: Path, **changes: Any) -> Spec:
+    """A fast fit for a Raspberry Pi 4 through ONNX Runtime's file format, judged by the TFLite device model."""
+    tree: dict[str, Any] = {
+        "model": {"entry": "digits"},
+        "data": {"source": "digits"},
+        "target": {"name": "rpi4"},
+        "budget": {"latency": "250us", "max_drop": "60pp"},
+        "fit": {"epochs": 1, "race_steps": 4, "formats": ("tflite",), "step": 4, "calibration_samples": 32},
+        "out": out,
+    }
+    for key, value in changes.items():
+        section, name = key.split("__")
+        tree[section] = {**tree[section], name: value}
+    return Spec.model_validate(tree)
+
+
+@pytest.fixture(autouse=True)
+def _live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "load_workload", lambda spec: workload())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FitRecord]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "load_workload", lambda spec: workload())
+        yield pipeline.fit(spec(tmp_path_factory.mktemp("runs")))
+
+
+def test_a_met_budget_says_so_with_its_source(finished: FitRecord) -> None:
+    assert finished.verdict == "met"
+    assert finished.source is Source.ESTIMATED
+    assert finished.latency_interval_ns is not None
+    assert finished.latency_interval_ns[1] <= 250_000
+    assert finished.exit_code == 0
+    assert finished.runtime == "tflite"
+    assert finished.threads == 4
+
+
+def test_the_record_compares_dense_pruned_and_exported(finished: FitRecord) -> None:
+    names = [row.name for row in finished.costs]
+    assert names == ["dense fp32", "dense tflite int8", "pruned fp32", "tflite int8"]
+    dense, _, pruned, exported = finished.costs
+    assert pruned.macs is not None and dense.macs is not None and pruned.macs < dense.macs
+    assert exported.deployed
+    assert finished.metric.artifacts["tflite"] > 0.2
+    assert all(row.figures[0].source is Source.ESTIMATED for row in finished.costs)
+    assert {row.layer for row in finished.layers} == {"stem", "a", "b", "head"}
+    assert [row.group for row in finished.frozen] == ["head"]
+
+
+def test_the_run_folder_holds_everything_and_no_pickle(finished: FitRecord) -> None:
+    run = finished.run
+    for name in ("spec.toml", "events.jsonl", "plan.json", "record.json", "report.html", "report.md"):
+        assert (run / name).is_file(), name
+    assert finished.artifacts["tflite"].is_file()
+    assert read_record(run) == finished
+    endings = {file.suffix for file in run.rglob("*") if file.is_file()}
+    assert endings <= {".toml", ".json", ".jsonl", ".html", ".md", ".safetensors", ".tflite", ""}
+
+
+def test_uniform_widths_always_race(finished: FitRecord) -> None:
+    assert "uniform" in {row.plan for row in finished.race}
+    best = max(row.metric or 0 for row in finished.race)
+    assert next(row.metric for row in finished.race if row.chosen) == best
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+def test_a_fit_killed_after_any_stage_resumes_to_the_same_result(
+    finished: FitRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every attempt dies right after the next stage was stored; the last one finishes."""
+    save, deaths = Run.save, 0
+
+    def save_and_die(self: Run, key: str, value: Any) -> None:
+        nonlocal deaths
+        save(self, key, value)
+        deaths += 1
+        raise Killed
+
+    monkeypatch.setattr(Run, "save", save_and_die)
+    with pytest.raises(Killed):
+        pipeline.fit(spec(tmp_path))
+    (folder,) = tmp_path.iterdir()
+    while True:
+        try:
+            record = pipeline.resume(folder)
+            break
+        except Killed:
+            continue
+    assert deaths >= 6
+    assert same_result(record, finished)
+
+
+def same_result(a: FitRecord, b: FitRecord) -> bool:
+    """Equal in everything but times, places and the artifacts' own time stamps."""
+    kept = ("verdict", "latency_ns", "ram_bytes", "size_bytes", "metric", "rounds", "layers", "race")
+    left, right = (record.model_dump(include=set(kept)) for record in (a, b))
+    for tree in (left, right):
+        for row in tree["rounds"]:
+            row.pop("solver_s")
+    plans = [(record.run / "plan.json").read_text() for record in (a, b)]
+    return left == right and plans[0] == plans[1]
+
+
+def test_a_file_that_costs_more_than_planned_is_solved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter adds operators that the graph does not have; round two allows for them."""
+    honest = stages.profile
+
+    def with_extra_operators(path: Path, *args: Any, **kwargs: Any) -> Measurement:
+        found = honest(path, *args, **kwargs)
+        cost = found.cost
+        if "rehearsal" not in str(path) and "round-" not in str(path):
+            return found
+        assert cost.latency_s is not None and cost.latency_interval_s is not None
+        low, high = cost.latency_interval_s
+        extra_s = 40e-6
+        more = {"latency_s": cost.latency_s + extra_s, "latency_interval_s": (low + extra_s, high + extra_s)}
+        return found.model_copy(update={"cost": cost.model_copy(update=more)})
+
+    monkeypatch.setattr(stages, "profile", with_extra_operators)
+    record = pipeline.fit(spec(tmp_path))
+    assert len(record.rounds) >= 2
+    first, last = record.rounds[0], record.rounds[-1]
+    assert first.profiled_ns is not None and first.predicted_ns is not None
+    assert first.profiled_ns > first.predicted_ns + 30_000
+    assert last.predicted_ns is not None and last.profiled_ns is not None
+    assert abs(last.profiled_ns / last.predicted_ns - 1) < 0.1
+    assert record.verdict == "met"
+
+
+def test_an_infeasible_budget_stops_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "finish", lambda *_: pytest.fail("nothing may be trained"))
+    monkeypatch.setattr(stages, "race", lambda *_: pytest.fail("nothing may be trained"))
+    record = pipeline.fit(spec(tmp_path, budget__latency="60us"))
+    assert record.verdict == "infeasible"
+    assert record.exit_code == 3
+    assert record.smallest is not None and record.smallest.latency_ns is not None
+    assert record.smallest.latency_ns > 60_000
+    assert record.binding
+    assert record.violations[0].what == "latency_ns"
+
+
+def test_ram_alone_can_be_infeasible(tmp_path: Path) -> None:
+    record = pipeline.fit(spec(tmp_path, budget__latency=None, budget__ram="256B"))
+    assert record.verdict == "infeasible"
+    assert [row.what for row in record.violations] == ["ram_bytes"]
+
+
+def test_a_ram_and_a_size_budget_bind_together(tmp_path: Path) -> None:
+    record = pipeline.fit(spec(tmp_path, budget__latency=None, budget__ram="14KiB", budget__size="16kB"))
+    assert record.verdict == "met"
+    assert record.ram_bytes is not None and record.ram_bytes <= 14 * 1024
+    assert record.size_bytes is not None and record.size_bytes <= 16_000
+
+
+def test_a_missed_drop_is_a_miss_of_quality(tmp_path: Path) -> None:
+    record = pipeline.fit(spec(tmp_path, budget__max_drop="0.001pp", fit__epochs=0, fit__race_steps=0))
+    if record.metric.drop is not None and record.metric.drop > 1e-5:
+        assert record.verdict == "missed"
+        assert record.exit_code == 4
+        assert [row.what for row in record.violations] == ["drop"]
+
+
+def test_a_device_that_never_meets_ends_as_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = Cost(source=Source.ESTIMATED, latency_s=1.0, latency_interval_s=(0.9, 1.1), ram_bytes=1, size_bytes=1)
+    target = load_target("rpi4")
+
+    def slow(path: Path, *args: Any, **kwargs: Any) -> Measurement:
+        return estimate((), target).model_copy(update={"cost": never})
+
+    monkeypatch.setattr(stages, "profile", slow)
+    monkeypatch.setattr(
+        stages,
+        "floor",
+        lambda job, dense: stages.Floor(
+            feasible=True, measurement=dense.measurement, binding=(), correction=stages.Correction(), anchor=None
+        ),
+    )
+    record = pipeline.fit(spec(tmp_path))
+    assert record.verdict == "missed"
+    assert record.exit_code == 3
+    assert len(record.rounds) <= 3
