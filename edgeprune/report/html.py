@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from edgeprune.cost import Source
 from edgeprune.documents import FitRecord
 from edgeprune.report import charts, tables
-from edgeprune.report.text import UNKNOWN, budget_text, evidence, interval_text, metric_text, time_text, verdict_line
+from edgeprune.report.text import (
+    UNKNOWN,
+    budget_text,
+    evidence,
+    interval_text,
+    metric_text,
+    time_text,
+    title,
+    verdict_line,
+)
 from edgeprune.units import format_size
 
 
@@ -38,6 +47,7 @@ def render_html(record: FitRecord) -> str:
     )
     return environment.get_template("report.html.j2").render(
         record=record,
+        title=title(record),
         verdict=verdict_line(record),
         budget=budget_text(record.budget),
         evidence=evidence(record),

@@ -7,13 +7,12 @@ import html
 from edgeprune.documents import FitRecord
 from edgeprune.report import tables
 from edgeprune.report.tables import Cell, Table
-from edgeprune.report.text import verdict_line
+from edgeprune.report.text import title, verdict_line
 
 
 def render_markdown(record: FitRecord) -> str:
     """The report as Markdown, with a last newline."""
-    title = f"{record.name or record.workload} on {record.target}"
-    parts = [f"# {_safe(title)}", f"**{_safe(verdict_line(record))}**"]
+    parts = [f"# {_safe(title(record))}", f"**{_safe(verdict_line(record))}**"]
     if record.workload == "demo":
         parts.append("This is the built-in demo: a small network on scenes of handwritten digits.")
     sections = (

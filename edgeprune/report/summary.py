@@ -5,13 +5,13 @@ from __future__ import annotations
 from edgeprune.cost import Source
 from edgeprune.documents import FitRecord, ProfileRecord
 from edgeprune.report.tables import before_after
-from edgeprune.report.text import UNKNOWN, interval_text, threads_text, time_text, verdict_line
+from edgeprune.report.text import UNKNOWN, interval_text, threads_text, time_text, title, verdict_line
 from edgeprune.units import format_size
 
 
 def summary(record: FitRecord) -> str:
     """What `edgeprune fit` prints at the end, with a last newline."""
-    lines = [f"{record.name + ': ' if record.name else ''}{verdict_line(record)}"]
+    lines = [f"{title(record).removesuffix(f' on {record.target}')}: {verdict_line(record)}"]
     if record.costs:
         lines += ["", before_after(record).as_text()]
     lines += [""]

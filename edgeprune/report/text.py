@@ -9,6 +9,12 @@ from edgeprune.units import format_size, format_time
 UNKNOWN = "–"
 
 
+def title(record: FitRecord) -> str:
+    """`demo on rpi4`."""
+    name = record.name.removesuffix(f"-{record.target}") or record.workload
+    return f"{name} on {record.target}"
+
+
 def verdict_line(record: FitRecord) -> str:
     """One sentence: met or not, the number it rests on, where that number comes from, and the limits."""
     parts: list[str] = [record.verdict]

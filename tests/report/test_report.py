@@ -126,6 +126,14 @@ def test_the_verdict_says_source_interval_runtime_threads_and_limits() -> None:
     assert "budget: none" in verdict_line(made_up_record(budget=BudgetRow()))
 
 
+def test_the_title_says_the_target_once() -> None:
+    for name in ("nets", "nets-rpi4"):
+        record = made_up_record(name=name)
+        assert render_markdown(record).startswith("# nets on rpi4\n") and "<h1>nets on rpi4</h1>" in render_html(record)
+        assert summary(record).startswith("nets: met: ")
+    assert summary(made_up_record(name="")).startswith("demo: met: ")
+
+
 def test_the_summary_names_every_artifact_and_the_report() -> None:
     text = summary(made_up_record())
     assert text.splitlines()[0].startswith("demo: met: 16.9 ms")
