@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from edgeprune import stages
-from edgeprune.cost import Correction
+from edgeprune.cost import Correction, Measurement
 from edgeprune.decide import Accept, GiveUp, Retry, Round, decide
 from edgeprune.documents import FitRecord
 from edgeprune.progress import SILENT, Progress
@@ -91,9 +91,7 @@ def _replanned(job: Job, number: int, found: Importance, correction: Correction,
 
 def _rehearsed(job: Job, number: int, planned: Planned, correction: Correction) -> Played:
     """A plan with the cost of its exported, still untrained file."""
-    profiled = job.run.stage(
-        f"round-{number}-rehearsal", stages.Measurement, lambda: stages.rehearse(job, number, planned)
-    )
+    profiled = job.run.stage(f"round-{number}-rehearsal", Measurement, lambda: stages.rehearse(job, number, planned))
     widest = keeps_all(job.groups, planned.plan)
     played = Round(correction=correction, predicted=planned.predicted.cost, profiled=profiled.cost, widest=widest)
     return Played(planned, played, None)

@@ -233,7 +233,7 @@ def importance_and_curves(job: Job) -> Importance:
     fit, module = job.run.spec.fit, job.captured.module
     job.progress.note(f"scoring channels by {fit.criterion}")
     inputs = _inputs(job, _IMPORTANCE_SAMPLES)
-    scores = importance(fit.criterion, job.captured, job.groups, list(inputs.split(32)), fit.seed)
+    scores = importance(fit.criterion, job.captured, job.groups, list(torch.split(inputs, 32)), fit.seed)
     curves = None
     if fit.curves and job.groups.groups:
         damage = kl_divergence if isinstance(job.workload.task, Classify) else relative_error

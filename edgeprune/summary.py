@@ -178,7 +178,7 @@ def timings(run: Run) -> tuple[TimingRow, ...]:
 def keep_rows(groups: ChannelGroups, plan: Plan) -> tuple[KeepRow, ...]:
     """Dense and kept output channels of every layer, in execution order."""
     small = apply(plan, groups)
-    owner = {}
+    owner: dict[tuple[str, int], str] = {}
     for group in groups.groups:
         for path, axis in group.members:
             owner.setdefault((path, axis), group.name)

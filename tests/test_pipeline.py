@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from edgeprune import pipeline, stages
-from edgeprune.cost import Cost, Measurement, Source
+from edgeprune.cost import Correction, Cost, Measurement, Source
 from edgeprune.device.estimate import estimate
 from edgeprune.documents import FitRecord
 from edgeprune.record import Run, read_record
 from edgeprune.spec import Spec
 from edgeprune.target import load_target
 from tests.digits import workload
-
 
 BOARD = Path(__file__).parent / "golden" / "test-board.toml"
 
@@ -199,7 +198,7 @@ def test_a_device_that_never_meets_ends_as_missed(tmp_path: Path, monkeypatch: p
         stages,
         "floor",
         lambda job, dense: stages.Floor(
-            feasible=True, measurement=dense.measurement, binding=(), correction=stages.Correction(), anchor=None
+            feasible=True, measurement=dense.measurement, binding=(), correction=Correction(), anchor=None
         ),
     )
     record = pipeline.fit(spec(tmp_path))

@@ -201,9 +201,9 @@ def _frozen(
             reasons.setdefault(c, set()).add(reason)
     result = []
     for (path, axis), (_, name) in _producers(graph).items():
-        labels = axes[graph.parameters[path].name][0][axis]
-        assert labels is not None
-        stuck = component[labels][frozen[component[labels]]]
+        own = axes[graph.parameters[path].name][0][axis]
+        assert own is not None
+        stuck = component[own][frozen[component[own]]]
         if len(stuck):
             why = sorted(set().union(*(reasons[c] for c in np.unique(stuck).tolist())))
             result.append(Frozen(name, len(stuck), tuple(why)))

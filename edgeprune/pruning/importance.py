@@ -136,11 +136,11 @@ def logit_taylor(captured: Captured, groups: ChannelGroups, batches: Batches, se
         recorder = _Recorder(captured, (site.node for site in places))
         outputs = recorder.run(batch)
         kept = [recorder.kept[site.node] for site in places]
-        gradients = torch.autograd.grad(_projection(outputs, generator), kept, allow_unused=True)
+        gradients = torch.autograd.grad(
+            _projection(outputs, generator), kept, allow_unused=True, materialize_grads=True
+        )
         samples += len(batch)
         for site, z, gradient in zip(places, kept, gradients, strict=True):
-            if gradient is None:
-                continue
             product = (z * gradient).detach()
             others = [d for d in range(1, product.ndim) if d != site.axis]
             effect = product.sum(others) if others else product  # (n, positions)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from edgeprune.graph import Graph, Node, Ref, Shape
+from edgeprune.graph import Arg, Graph, Node, Ref, Shape
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 Axes = tuple[Labels | None, ...]  # one entry per axis of a tensor
@@ -331,7 +331,8 @@ def _slice(run: Labelling, node: Node) -> tuple[Axes, ...]:
 
 def slice_arguments(node: Node, rank: int) -> tuple[int, object, object, object]:
     """(axis, start, stop, step) of a slice, defaults filled in; start and stop may be run-time numbers."""
-    axis, start, stop, step = (*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :])
+    defaults: tuple[Arg, ...] = (0, None, None, 1)
+    axis, start, stop, step = (node.args[1:] + defaults[len(node.args) - 1 :])[:4]
     assert isinstance(axis, int)
     return axis % rank, 0 if start is None else start, 2**63 - 1 if stop is None else stop, step
 

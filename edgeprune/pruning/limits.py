@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from edgeprune.pruning.groups import ChannelGroups, Width
 from edgeprune.pruning.plan import aligned
 from edgeprune.pruning.solver import Expression, Limit, Vector
 
+Table = np.ndarray[Any, Any]
 Levels = tuple[tuple[int, ...], ...]
 
 _MOST_LEVELS = 16
@@ -120,7 +122,7 @@ class _Table:
     def add_unary(self, g: int, values: Sequence[float] | Vector) -> None:
         self.unary[g] = self.unary.get(g, np.zeros(len(self.levels[g]))) + np.asarray(values, np.float64)
 
-    def add_pair(self, g: int, h: int, values: Sequence[Sequence[float]] | Vector) -> None:
+    def add_pair(self, g: int, h: int, values: Sequence[Sequence[float]] | Table) -> None:
         before = self.pairs.get((g, h), np.zeros((len(self.levels[g]), len(self.levels[h]))))
         self.pairs[g, h] = before + np.asarray(values, np.float64)
 
@@ -154,5 +156,8 @@ def _add_bilinear(table: _Table, op: Op, win: Width, wout: Width, cost: Callable
         for h in sorted({*win.per_channel, *wout.per_channel}):
             rate = win.per_channel.get(g, 0.0) * wout.per_channel.get(h, 0.0)
             if g != h and rate:
-                outer = product * rate * np.outer(table.levels[g], table.levels[h])
-                table.add_pair(*((g, h, outer) if g < h else (h, g, outer.T)))
+                outer: Table = product * rate * np.outer(table.levels[g], table.levels[h])
+                if g < h:
+                    table.add_pair(g, h, outer)
+                else:
+                    table.add_pair(h, g, outer.T)

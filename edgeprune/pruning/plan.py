@@ -15,8 +15,10 @@ import numpy as np
 from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.graph import Arg, Graph, Node, Ref, Shape
 from edgeprune.pruning.groups import ChannelGroups, Mask
-from edgeprune.pruning.labels import Labels, base_op, slice_arguments
+from edgeprune.pruning.labels import base_op, slice_arguments
 from edgeprune.values import Value
+
+Scores = np.ndarray[Any, np.dtype[np.float64]]  # (channels,), larger stays
 
 
 class Plan(Value):
@@ -184,7 +186,7 @@ _REWRITES: Mapping[str, Any] = {
 }
 
 
-def uniform(groups: ChannelGroups, share: float, step: int, scores: Mapping[str, Labels] | None = None) -> Plan:
+def uniform(groups: ChannelGroups, share: float, step: int, scores: Mapping[str, Scores] | None = None) -> Plan:
     """Every group at the same share of its width, rounded to the step; the best-scored channels stay.
 
     Args:
@@ -207,7 +209,7 @@ def aligned(width: float, full: int, step: int) -> int:
     return min(full, max(step, round(width / step) * step))
 
 
-def best_channels(width: int, full: int, score: Labels | None) -> tuple[int, ...]:
+def best_channels(width: int, full: int, score: Scores | None) -> tuple[int, ...]:
     """Indices of the `width` best-scored channels, ascending; ties go to the lower index."""
     if score is None:
         return tuple(range(width))

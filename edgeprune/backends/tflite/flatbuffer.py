@@ -140,8 +140,9 @@ def _operator_name(model: Any, operator: Any, names: _Names) -> str:
 
 
 def _is_constant(model: Any, tensor: Any) -> bool:
-    data = model.buffers[tensor.buffer].data
-    return data is not None and len(data) > 0
+    """Weights lie in a buffer, or after the flatbuffer at the offset that the buffer names."""
+    buffer = model.buffers[tensor.buffer]
+    return (buffer.data is not None and len(buffer.data) > 0) or buffer.size > 1
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
