@@ -100,7 +100,8 @@ def test_an_editable_install_finds_the_checkouts_own_data(checkout: Path, tmp_pa
 def names_found(site: Path, away: Path) -> list[str]:
     """The targets that a fresh interpreter, started elsewhere, finds with this folder on its path."""
     script = (
-        f"import site, sys, json; site.addsitedir({str(site)!r}); import edgeprune;"
+        f"import site, sys, json; sys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}];"  # an editable install
+        f"site.addsitedir({str(site)!r}); import edgeprune;"
         "from edgeprune.target import load_target, target_names;"
         "from edgeprune.data_files import profile_path;"
         "from edgeprune.device.latency import load_latency_model;"
