@@ -88,7 +88,9 @@ def solve(problem: Problem, gap: float = 1e-3, time_limit_s: float = 20.0) -> So
     dense = tuple(len(levels) - 1 for levels in problem.levels)
     if problem.held(dense):
         return Solution(dense, problem.value(dense), 0.0, time.monotonic() - start, "dense")
-    exact = _milp(problem, gap, time_limit_s)
+    exact = _milp(problem, gap, time_limit_s, margin=0.0)
+    if exact.choice is not None and not problem.held(exact.choice):  # within HiGHS's tolerance, but over a limit
+        exact = _milp(problem, gap, time_limit_s, margin=1e-6)
     if exact.infeasible:
         return None
     found = [c for c in (exact.choice,) if c is not None and problem.held(c)]
@@ -113,7 +115,7 @@ class _Exact:
     infeasible: bool
 
 
-def _milp(problem: Problem, gap: float, time_limit_s: float) -> _Exact:
+def _milp(problem: Problem, gap: float, time_limit_s: float, margin: float) -> _Exact:
     starts = np.cumsum([0, *(len(levels) for levels in problem.levels)])
     binaries = int(starts[-1])
     pair_start: dict[tuple[int, int], int] = {}
@@ -128,7 +130,7 @@ def _milp(problem: Problem, gap: float, time_limit_s: float) -> _Exact:
     scale = 1e3 / max(sum(float(v.max() - v.min()) for v in problem.values), 1e-300)
     objective = np.zeros(size)
     objective[:binaries] = -gains * scale
-    constraints = [_choices(problem, starts, pair_start, size), _limits(problem, starts, pair_start, size)]
+    constraints = [_choices(problem, starts, pair_start, size), _limits(problem, starts, pair_start, size, margin)]
     result = milp(
         objective,
         constraints=constraints,
@@ -174,7 +176,9 @@ def _choices(
     return LinearConstraint(matrix, right, right)
 
 
-def _limits(problem: Problem, starts: Vector, pair_start: Mapping[tuple[int, int], int], size: int) -> LinearConstraint:
+def _limits(
+    problem: Problem, starts: Vector, pair_start: Mapping[tuple[int, int], int], size: int, margin: float
+) -> LinearConstraint:
     matrix = np.zeros((len(problem.limits), size))
     upper = np.ones(len(problem.limits))
     for row, limit in enumerate(problem.limits):
@@ -183,7 +187,7 @@ def _limits(problem: Problem, starts: Vector, pair_start: Mapping[tuple[int, int
             matrix[row, int(starts[g]) : int(starts[g]) + len(table)] += table * scale
         for pair, table in limit.expression.pairs.items():
             matrix[row, pair_start[pair] : pair_start[pair] + table.size] += table.ravel() * scale
-        upper[row] = (limit.bound - limit.expression.constant) * scale - 1e-7
+        upper[row] = (limit.bound - limit.expression.constant) * scale - margin
     return LinearConstraint(coo_array(matrix).tocsr(), -np.inf, upper)
 
 
