@@ -21,6 +21,8 @@ from edgeprune.units import parse_drop, parse_size, parse_time
 from edgeprune.values import Value
 
 FILE_NAME = "edgeprune.toml"
+# The demo's network is heavy for a desk machine: a schedule that ends within minutes. Keys that the user sets win.
+DEMO_FIT: dict[str, Any] = {"epochs": 2, "batch_size": 32, "race_steps": 16, "curves_limit_s": 15.0}
 
 
 class ModelSpec(Value):
@@ -137,7 +139,10 @@ def load_spec(path: Path | None, overrides: Mapping[str, Any], *, needs_data: bo
     for key, value in overrides.items():
         if value is not None and value != () and value != {}:
             _put(tree, key, value)
-    spec = _validated(tree, str(path or FILE_NAME) if tree else "command line")
+    given = bool(tree)
+    if "entry" not in tree.get("model", {}) and isinstance(tree.get("fit", {}), dict):
+        tree["fit"] = {**DEMO_FIT, **tree.get("fit", {})}
+    spec = _validated(tree, str(path or FILE_NAME) if given else "command line")
     if needs_data and spec.model.entry is not None and spec.data.source is None:
         raise UsageError(
             "a model without data: nothing to fine-tune or calibrate with",

@@ -56,9 +56,10 @@ from edgeprune.workload.samples import batches
 from edgeprune.workload.tasks import Classify
 
 _GATE_SAMPLES = 64
-_IMPORTANCE_SAMPLES = 512
-_CURVE_SAMPLES = 128
+_IMPORTANCE_SAMPLES = 256
+_CURVE_SAMPLES = 96
 _MEASURED_GUARD = 0.02  # of the latency budget: what a later measurement of the same file may add
+_ESTIMATED_GUARD = 0.005  # what the exporter may do to a plan's estimate
 _BINDING = 5  # layers named when a budget is out of reach
 _EXACT = 1e-4  # largest |pruned - masked| / |masked| in fp32
 
@@ -282,7 +283,7 @@ def bounds(job: Job, costing: Costing) -> Bounds:
         if job.target.latency == "measured":
             latency_s *= 1 - _MEASURED_GUARD
         elif costing.latency is not None:
-            latency_s /= costing.latency.band.high  # the upper end of the interval is what must hold
+            latency_s *= (1 - _ESTIMATED_GUARD) / costing.latency.band.high  # the interval's upper end must hold
     return Bounds(latency_s, job.budget.ram_bytes, job.budget.size_bytes)
 
 
@@ -408,8 +409,9 @@ def _exported(job: Job, tuned: Captured, artifact: Artifact) -> Exported:
     progress.note(f"checking {artifact.path.name}")
     gates = check(artifact, reference, samples.numpy())
     session = backends.get(artifact.backend).load(artifact.path, threads=1)
-    validation = evaluate_session(session, data.validation, task)
-    test = evaluate_session(session, data.test, task)
+    decides = artifact.backend == job.deployed
+    validation = evaluate_session(session, data.validation, task, progress=progress) if decides else {}
+    test = evaluate_session(session, data.test, task, progress=progress)
     runtimes = [name for name, offered in job.target.runtimes.items() if offered.backend == artifact.backend]
     runtime = job.runtime if artifact.backend == job.deployed else next(iter(runtimes), None)
     measurement = None if runtime is None else _profile(job, artifact, runtime)

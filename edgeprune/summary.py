@@ -74,7 +74,7 @@ def summarize(
         artifacts={_format(name): found.test[task.primary] for name, found in tuned.exported.items()},
         validation_dense=dense.validation[task.primary],
         validation_pruned=tuned.validation[task.primary],
-        validation_artifacts={_format(name): found.validation[task.primary] for name, found in tuned.exported.items()},
+        validation_artifacts={_format(job.deployed): deployed.validation[task.primary]},
         drop=drop,
     )
     return _record(job, "missed" if violations else "met", deployed.measurement).model_copy(
