@@ -1,0 +1,93 @@
+"""Allocations hold their bounds by the exact cost of the graph they lead to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.cost import Correction
+from edgeprune.device.fusion import fuse
+from edgeprune.device.latency import load_latency_model
+from edgeprune.pruning.allocation import (
+    Bounds,
+    Costing,
+    holds,
+    most_valuable,
+    score_values,
+    smallest,
+    uniform_within,
+)
+from edgeprune.pruning.groups import channel_groups
+from edgeprune.pruning.limits import width_levels
+from edgeprune.pruning.trace import trace
+from edgeprune.target import load_target
+from tests.pruning.nets import NETS, randomised
+
+BOARD = str(Path(__file__).parents[1] / "golden" / "test-board.toml")
+_CACHE: dict[str, Costing] = {}
+
+
+def costing(name: str) -> Costing:
+    if name not in _CACHE:
+        groups = channel_groups(trace(randomised(NETS[name]), torch.zeros(1, 3, 32, 32)).graph)
+        target = load_target(BOARD)
+        model = load_latency_model(target, "onnxruntime", "int8", 1)
+        _CACHE[name] = Costing(groups, fuse(groups.graph), target, "onnxruntime", 1, "int8", model, Correction())
+    return _CACHE[name]
+
+
+def scores_of(found: Costing, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {group.name: rng.gamma(1.0, size=group.width) for group in found.groups.groups}
+
+
+@pytest.mark.parametrize("name", ["residual", "dense_block", "inverted_residual", "padded_shortcut", "squeeze_excite"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), share=st.floats(0.05, 0.95))
+def test_every_allocation_holds_all_bounds_at_once(name: str, seed: int, share: float) -> None:
+    found = costing(name)
+    levels = width_levels(found.groups, 2, 0.1)
+    scores = scores_of(found, seed)
+    dense, least = found.of_ops(found.ops).cost, smallest(found, levels).cost
+    assert dense.latency_s and least.latency_s and dense.size_bytes and least.size_bytes
+    bounds = Bounds(
+        latency_s=least.latency_s + share * (dense.latency_s - least.latency_s),
+        size_bytes=least.size_bytes + share * (dense.size_bytes - least.size_bytes),
+        ram_bytes=(least.ram_bytes or 0) + share * ((dense.ram_bytes or 0) - (least.ram_bytes or 0)),
+    )
+    values = score_values(found.groups, levels, scores)
+    best = most_valuable("score", found, bounds, levels, values, scores, 1e-4, 10.0)
+    even = uniform_within(found, bounds, scores, 2, 0.1)
+    assert best is not None
+    assert holds(bounds, best.predicted)
+    if even is not None:
+        assert holds(bounds, even.predicted)
+
+
+def test_a_bound_below_the_smallest_model_has_no_plan() -> None:
+    found = costing("residual")
+    levels = width_levels(found.groups, 2, 0.1)
+    scores = scores_of(found, 0)
+    least = smallest(found, levels).cost
+    assert least.latency_s is not None
+    bounds = Bounds(latency_s=0.9 * least.latency_s)
+    values = score_values(found.groups, levels, scores)
+    assert most_valuable("score", found, bounds, levels, values, scores, 1e-4, 10.0) is None
+    assert uniform_within(found, bounds, scores, 2, 0.1) is None
+
+
+def test_a_correction_moves_every_prediction() -> None:
+    plain = costing("residual")
+    bent = replace(plain, correction=Correction(latency=2.0, latency_offset_s=1e-3, ram_bytes=100, size_bytes=-50))
+    before, after = plain.of_ops(plain.ops).cost, bent.of_ops(bent.ops).cost
+    assert before.latency_s and before.ram_bytes and before.size_bytes
+    assert after.latency_s == pytest.approx(2 * before.latency_s + 1e-3)
+    assert after.latency_interval_s == pytest.approx((0.9 * after.latency_s, 1.1 * after.latency_s))
+    assert after.ram_bytes == before.ram_bytes + 100
+    assert after.size_bytes == before.size_bytes - 50
