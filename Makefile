@@ -5,8 +5,11 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	&& echo $$p && break; done)
 # An index with a smaller torch, such as https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
-# Published measurements that `make profiles` fits the device models on.
-MEASUREMENTS ?= $(or $(EDGEPRUNE_SHARED),../shared)/measurements
+# Data sets, trained weights and published measurements for benchmarks and `make profiles`.
+SHARED ?= $(or $(EDGEPRUNE_SHARED),../shared)
+MEASUREMENTS ?= $(SHARED)/measurements
+# Options of the benchmarks, such as --seeds 3 or --fresh.
+BENCH_ARGS ?=
 PYTEST_ARGS ?=
 JOBS ?= 2
 
@@ -15,7 +18,7 @@ READY := .venv/.edgeprune-ready
 # One thread per test process: they run side by side.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-.PHONY: help setup demo test test-slow lint types check docs profiles demo-weights bench-fit clean
+.PHONY: help setup demo test test-slow lint types check docs profiles demo-weights bench-fit bench-host bench-prune clean
 
 help:
 	@echo "make demo          fit the built-in model to 20 ms on a Raspberry Pi 4"
@@ -26,6 +29,8 @@ help:
 	@echo "make profiles      the device models from the published measurements"
 	@echo "make demo-weights  train the demo's network again"
 	@echo "make bench-fit     ResNet-20 on CIFAR-10 at half its latency, beside uniform and random widths"
+	@echo "make bench-host    half the dense latency on this machine, five seeds, and a RAM limit"
+	@echo "make bench-prune   five torchvision networks: exactness and time of pruning"
 	@echo "make clean         caches and build outputs; runs/ and .venv stay"
 
 setup: $(READY)
@@ -65,8 +70,9 @@ profiles: $(READY)
 demo-weights: $(READY)
 	$(BIN)/python -m tools.train_demo
 
-bench-fit: $(READY)
-	$(BIN)/python -m bench.fit
+bench-fit bench-host bench-prune: bench-%: $(READY)
+	EDGEPRUNE_SHARED=$(SHARED) $(BIN)/python -m bench.$* $(BENCH_ARGS)
+	$(BIN)/python -m bench.tables
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

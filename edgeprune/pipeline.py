@@ -25,7 +25,7 @@ def fit(spec: Spec, progress: Progress = SILENT, workload: Workload | None = Non
     """Fit a model to a budget and leave everything in a new run folder.
 
     Args:
-        workload: A live model, data and task instead of those the spec names; such a run cannot be resumed.
+        workload: A live model, data and task instead of those the spec names; `resume` must be given the same.
 
     Raises:
         EdgepruneError: Bad input before anything is spent, or a stage that fails; what was finished stays.
@@ -35,14 +35,17 @@ def fit(spec: Spec, progress: Progress = SILENT, workload: Workload | None = Non
         return _run(run, opened, progress)
 
 
-def resume(path: Path, progress: Progress = SILENT) -> FitRecord:
+def resume(path: Path, progress: Progress = SILENT, workload: Workload | None = None) -> FitRecord:
     """Continue a run after its last finished stage; the result is that of an uninterrupted run.
+
+    Args:
+        workload: The live model, data and task that the run was started with, if it was.
 
     Raises:
         UsageError: Not a run folder, or another process is writing it.
     """
     with reopen(path) as run:
-        return _run(run, load_workload(run.spec), progress)
+        return _run(run, workload or load_workload(run.spec), progress)
 
 
 def _run(run: Run, workload: Workload, progress: Progress) -> FitRecord:

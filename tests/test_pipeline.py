@@ -116,6 +116,11 @@ def test_a_fit_killed_after_any_stage_resumes_to_the_same_result(
     assert same_result(record, finished)
 
 
+def test_a_run_of_live_objects_is_resumed_with_them(finished: FitRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "load_workload", lambda spec: pytest.fail("the live workload was given"))
+    assert same_result(pipeline.resume(finished.run, workload=workload()), finished)
+
+
 def same_result(a: FitRecord, b: FitRecord) -> bool:
     """Equal in everything but times, places and the artifacts' own time stamps."""
     kept = ("verdict", "latency_ns", "ram_bytes", "size_bytes", "metric", "rounds", "layers", "race")

@@ -1,0 +1,188 @@
+"""Writes `docs/benchmarks.md` from the figures in `bench/results`: `python -m bench.tables`."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.cells import RESULTS, ROOT, read_document
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+Document = Mapping[str, Any]
+
+
+def page(results: Path = RESULTS) -> str:
+    """The whole page; a benchmark without figures is named with its command."""
+    parts = [
+        "# Benchmarks",
+        _wrapped(
+            "Written by `python -m bench.tables` from the figures in `bench/results/`; do not edit. A benchmark that "
+            "was stopped goes on where it was; its figures hold for the machine and versions named below its table."
+        ),
+    ]
+    for name, (title, about, table) in _SECTIONS.items():
+        file = results / f"{name}.json"
+        parts += [f"## {title}", _wrapped(about)]
+        if file.is_file():
+            document = read_document(file)
+            parts += [*table(document), provenance(document)]
+        else:
+            parts.append(f"Not measured yet: `make bench-{name}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def provenance(document: Document) -> str:
+    """Machine, versions, command, dates and load of the cells, in a sentence each."""
+    machine, versions, cells = document["machine"], document["versions"], list(document["cells"].values())
+    dates = sorted(cell["date"][:10] for cell in cells)
+    loads = [load for cell in cells for load in cell["load_1m"]]
+    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    commands = ", ".join(f"`{line}`" for line in dict.fromkeys(cell["command"] for cell in cells))
+    named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    minutes = sum(cell["seconds"] for cell in cells) / 60
+    return _wrapped(
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB. {named}. {commands}, {when}, "
+        f"{minutes:.0f} min in all; load before and after the cells {min(loads):.1f} to {max(loads):.1f}."
+    )
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
+
+
+def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first column is text, the others are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _results(document: Document) -> dict[str, Any]:
+    return {key: cell["result"] for key, cell in document["cells"].items()}
+
+
+def _fit(document: Document) -> list[str]:
+    results = _results(document)
+    arms = [key for key in results if "fp32" in results[key]]
+    rows, notes = [], []
+    for key in arms:
+        arm, _, seed = key.partition("/seed")
+        found, timed = results[key], results.get(f"latency/seed{seed or 0}")
+        latency = "" if timed is None else f"{timed['p50_ns'][arm] / 1e6:.3f}"
+        ratio = "" if timed is None else f"{timed['to_ours'][arm]:.3f}"
+        int8 = [_percent(found["int8"].get(name)) for name in ("tflite", "onnx", "openvino")]
+        name = f"ours ({found['plan']})" if arm == "ours" else arm
+        size = [f"{found['parameters']:,}", f"{found['macs'] / 1e6:.1f}"]
+        rows.append([name, seed, latency, ratio, _percent(found["fp32"]), *int8, *size])
+    header = ["arm", "seed", "p50 ms", "to ours", "fp32 %", "TFLite %", "ONNX %", "OpenVINO %", "parameters", "M MACs"]
+    for key, found in results.items():
+        seed = key.partition("/seed")[2]
+        if key.startswith("ours/"):
+            used = found["latency_ns"] / found["budget_ns"]
+            notes.append(
+                f"Seed {seed}: {found['verdict']} in {found['rounds']} round(s), {used * 100:.1f} % of the budget used."
+            )
+        elif key.startswith("latency/"):
+            off = {arm: ratio - 1 for arm, ratio in found["to_ours"].items() if arm not in ("ours", "dense")}
+            missed = [f"{arm} by {gap * 100:+.1f} %" for arm, gap in off.items() if abs(gap) > 0.02]
+            fair = f"not equal within 2 %: {', '.join(missed)}" if missed else "all arms within 2 % of ours"
+            share, noise = found["to_dense"]["ours"], found["noise"]
+            notes.append(
+                f"Seed {seed}: ours takes {share:.3f} of the dense time; {fair}; noise floor {noise * 100:.1f} %."
+            )
+        elif key.startswith("uniform/"):
+            notes.append(f"Seed {seed}, uniform: {found['how']}, {found['timed']} plans timed.")
+    return [_rows(header, rows), "\n".join(notes)]
+
+
+def _host(document: Document) -> list[str]:
+    results = _results(document)
+    dense = results["dense"]
+    header = [
+        "budget",
+        "seed",
+        "verdict",
+        "source",
+        "latency ms",
+        "of",
+        "RAM MB",
+        "of ",
+        "undershoot %",
+        "rounds",
+        "drop pp",
+    ]
+    rows = []
+    for key, found in results.items():
+        if key == "dense":
+            continue
+        name, _, seed = key.partition("/seed")
+        unused = found["undershoot"]
+        row = [name, seed, found["verdict"], found["source"]]
+        row += [_scaled(found["latency_ns"], 1e6, 3), _scaled(found["budget_ns"], 1e6, 3)]
+        row += [_scaled(found["ram_bytes"], 1e6, 2), _scaled(found["ram_limit_bytes"], 1e6, 2)]
+        row += [_scaled(unused.get(name), 0.01, 1), str(found["rounds"]), _scaled(found["drop"], 0.01, 2)]
+        rows.append(row)
+    text = f"Dense int8: {dense['latency_ns'] / 1e6:.3f} ms, {dense['ram_bytes'] / 1e6:.2f} MB"
+    return [f"{text}, accuracy {_percent(dense['fp32'])} % in fp32.", _rows(header, rows)]
+
+
+def _prune(document: Document) -> list[str]:
+    header = ["network", "input", "error", "traced again", "trace s", "groups s", "prune s", "groups + prune s"]
+    solves = ["network", "input", "limit", "smallest", "reached", "solver s", "gap %"]
+    first, second = [], []
+    for key, found in _results(document).items():
+        name, _, side = key.partition("/")
+        both = found["groups_s"] + found["prune_s"]
+        seconds = [f"{found[what]:.2f}" for what in ("trace_s", "groups_s", "prune_s")]
+        same = "same" if found["retraced"] else "differs"
+        first.append([name, side, f"{found['error']:.1e}", same, *seconds, f"{both:.2f}"])
+        for solve in found["solves"]:
+            asked = [name, side, f"{solve['share']:g}", f"{solve['smallest']:.2f}"]
+            if solve["feasible"]:
+                gap = "none proven" if solve["gap"] is None else f"{solve['gap'] * 100:.2f}"
+                second.append([*asked, f"{solve['reached']:.3f}", f"{solve['solver_s']:.2f}", gap])
+            else:
+                second.append([*asked, "infeasible", f"{solve['wall_s']:.2f}", ""])
+    return [_rows(header, first), "Solves, in shares of the dense latency:", _rows(solves, second)]
+
+
+def _percent(share: float | None) -> str:
+    return _scaled(share, 0.01, 2)
+
+
+def _scaled(value: float | None, unit: float, digits: int) -> str:
+    return "" if value is None else f"{value / unit:.{digits}f}"
+
+
+_SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
+    "fit": (
+        "ResNet-20 on CIFAR-10 at half its latency",
+        "Trained weights, 20,000 training images (2,000 of them for validation), all 10,000 test images. Budget: "
+        "half the measured median latency of the dense int8 TFLite file on this machine, one thread. All arms get "
+        "the same training. `uniform` has one share for all widths, its channels ranked by our score; `random` "
+        "has our widths and random channels. Latencies are medians, all files timed in turns in one process. The "
+        "noise floor is the largest distance between ten timings of one file.",
+        _fit,
+    ),
+    "host": (
+        "Budgets on this machine",
+        "Half the dense int8 latency, judged on the upper bound of the 90th percentile in a fresh process. Then a "
+        "RAM limit between what the dense and the pruned file took, which the dense model breaks. Undershoot is "
+        "the unused share of the named limit; drop is the loss on the validation set.",
+        _host,
+    ),
+    "prune": (
+        "Exactness and time of pruning",
+        "torchvision networks with random weights; half of the channels of every group go, at random. Error: "
+        "largest difference between the pruned and the masked model over the largest output, fp32. Traced again: "
+        "whether capturing the pruned model gives the planned graph. Times are medians. Solves: widths in steps "
+        "of 8, at least a tenth of each group, to a share of the latency that the rpi4's int8 model gives the "
+        "dense network.",
+        _prune,
+    ),
+}
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

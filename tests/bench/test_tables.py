@@ -1,0 +1,104 @@
+"""The page is what the figures give, and every figure on it is in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cells import open_sheet
+from bench.tables import PAGE, page
+
+
+def fill(path: Path, name: str, cells: dict[str, dict[str, Any]]) -> None:
+    sheet = open_sheet(name, {}, f"python -m bench.{name}", path / f"{name}.json")
+    for key, result in cells.items():
+        sheet.cell(key, lambda: result)  # noqa: B023
+
+
+ARM: dict[str, Any] = {"fp32": 0.9173, "int8": {"tflite": 0.9151, "onnx": 0.9149}, "parameters": 269722, "macs": 41e6}
+FIT = {
+    "dense": ARM,
+    "ours/seed0": {
+        **ARM,
+        "fp32": 0.8812,
+        "plan": "curves",
+        "verdict": "met",
+        "rounds": 2,
+        "latency_ns": 980_000,
+        "budget_ns": 1_000_000,
+    },
+    "uniform/seed0": {**ARM, "how": "step 4", "timed": 7},
+    "latency/seed0": {
+        "p50_ns": {"dense": 2_000_000, "ours": 970_000, "uniform": 1_003_950},
+        "to_ours": {"dense": 2.0619, "ours": 1.0, "uniform": 1.035},
+        "to_dense": {"dense": 1.0, "ours": 0.485, "uniform": 0.502},
+        "noise": 0.004,
+    },
+}
+HOST = {
+    "dense": {"latency_ns": 4_000_000, "ram_bytes": 9_000_000, "fp32": 0.95},
+    "latency/seed0": {
+        "verdict": "met",
+        "source": "measured",
+        "latency_ns": 1_950_000,
+        "budget_ns": 2_000_000,
+        "ram_bytes": 7_000_000,
+        "ram_limit_bytes": None,
+        "undershoot": {"latency": 0.025},
+        "rounds": 2,
+        "drop": 0.004,
+    },
+}
+PRUNE = {
+    "resnet50/64": {
+        "error": 3.2e-7,
+        "retraced": True,
+        "trace_s": 2.5,
+        "groups_s": 0.21,
+        "prune_s": 0.12,
+        "solves": [
+            {"share": 0.5, "smallest": 0.08, "feasible": True, "reached": 0.4999, "solver_s": 1.25, "gap": 0.0009},
+            {"share": 0.25, "smallest": 0.3, "feasible": False, "wall_s": 0.4},
+        ],
+    }
+}
+
+
+def test_the_page_that_is_kept_is_the_one_the_figures_give() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page()
+
+
+def test_what_was_not_measured_is_named_with_its_command(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    assert all(f"Not measured yet: `make bench-{name}`." in text for name in ("fit", "host", "prune"))
+
+
+def test_figures_become_rows(tmp_path: Path) -> None:
+    for name, cells in (("fit", FIT), ("host", HOST), ("prune", PRUNE)):
+        fill(tmp_path, name, cells)
+    text = page(tmp_path)
+    assert "Not measured" not in text and text == page(tmp_path)
+    assert "| ours (curves) | 0 | 0.970 | 1.000 | 88.12 | 91.51 | 91.49 |  | 269,722 | 41.0 |" in text
+    assert "| dense |  | 2.000 | 2.062 | 91.73 |" in text
+    assert "not equal within 2 %: uniform by +3.5 %" in text and "noise floor 0.4 %" in text
+    assert "Seed 0: met in 2 round(s), 98.0 % of the budget used." in text
+    assert "| latency | 0 | met | measured | 1.950 | 2.000 | 7.00 |  | 2.5 | 2 | 0.40 |" in text
+    assert "| resnet50 | 64 | 3.2e-07 | same | 2.50 | 0.21 | 0.12 | 0.33 |" in text
+    assert "| resnet50 | 64 | 0.5 | 0.08 | 0.500 | 1.25 | 0.09 |" in text
+    assert "| resnet50 | 64 | 0.25 | 0.30 | infeasible | 0.40 |  |" in text
+
+
+def test_machine_versions_command_and_load_stand_below(tmp_path: Path) -> None:
+    fill(tmp_path, "prune", PRUNE)
+    document = json.loads((tmp_path / "prune.json").read_text())
+    text = page(tmp_path)
+    assert document["machine"]["cpu"] in text.replace("\n", " ")
+    assert "`python -m bench.prune`" in text and "load before and after" in text.replace("\n", " ")
+
+
+@pytest.mark.parametrize("line", page().splitlines())
+def test_lines_of_text_are_short(line: str) -> None:
+    assert len(line) <= 120 or line.startswith("|")
