@@ -22,7 +22,14 @@ from edgeprune.values import Value
 
 FILE_NAME = "edgeprune.toml"
 # The demo's network is heavy for a desk machine: a schedule that ends within minutes. Keys that the user sets win.
-DEMO_FIT: dict[str, Any] = {"epochs": 2, "batch_size": 32, "race_steps": 16, "curves_limit_s": 15.0}
+DEMO_FIT: dict[str, Any] = {
+    "epochs": 1,
+    "batch_size": 32,
+    "race_steps": 16,
+    "curves_limit_s": 8.0,
+    "importance_samples": 128,
+    "calibration_samples": 64,
+}
 
 
 class ModelSpec(Value):
@@ -90,6 +97,7 @@ class FitSpec(Value):
     patience: int = Field(3, ge=1)  # epochs without a better validation metric before stopping
     distill: bool = True
     criterion: str = "logit_taylor"
+    importance_samples: int = Field(256, ge=8)
     curves: bool = True  # measure loss curves per group as one of the raced allocations
     curves_limit_s: float = Field(60.0, gt=0)
     race_steps: int = Field(40, ge=0)  # fine-tuning steps each raced plan gets; 0: no race

@@ -56,7 +56,7 @@ from edgeprune.workload.samples import batches
 from edgeprune.workload.tasks import Classify
 
 _GATE_SAMPLES = 64
-_IMPORTANCE_SAMPLES = 256
+_COST_SAMPLES = 16  # to calibrate a file that is only costed: its ranges do not matter
 _CURVE_SAMPLES = 96
 _MEASURED_GUARD = 0.02  # of the latency budget: what a later measurement of the same file may add
 _ESTIMATED_GUARD = 0.005  # what the exporter may do to a plan's estimate
@@ -233,7 +233,7 @@ def importance_and_curves(job: Job) -> Importance:
     """Score every channel; measure what a group's width costs, within the time limit."""
     fit, module = job.run.spec.fit, job.captured.module
     job.progress.note(f"scoring channels by {fit.criterion}")
-    inputs = _inputs(job, _IMPORTANCE_SAMPLES)
+    inputs = _inputs(job, fit.importance_samples)
     scores = importance(fit.criterion, job.captured, job.groups, list(torch.split(inputs, 32)), fit.seed)
     curves = None
     if fit.curves and job.groups.groups:
@@ -394,7 +394,7 @@ def finish(job: Job, number: int, planned: Planned) -> Tuned:
     test = evaluate(tuned.module, data.test, task, device=job.device)
     exported = {}
     for name in job.formats:
-        artifact = _export(job, tuned, f"round-{number}-{name}", name, "int8")
+        artifact = _export(job, tuned, f"round-{number}-{name}", name, "int8", job.run.spec.fit.calibration_samples)
         exported[name] = _exported(job, tuned, artifact)
     fp32 = _fp32_cost(job, tuned, f"round-{number}-fp32")
     return Tuned(validation=validation, test=test, epochs=epochs, fp32=fp32, exported=exported)
@@ -436,12 +436,14 @@ def _tuned(job: Job, pruned: Captured, *, epochs: int | None = None, steps: int 
     return Captured(module.eval(), pruned.graph)
 
 
-def _export(job: Job, captured: Captured, key: str, backend: str, precision: Precision) -> Artifact:
+def _export(
+    job: Job, captured: Captured, key: str, backend: str, precision: Precision, samples: int = _COST_SAMPLES
+) -> Artifact:
     """The artifact in the run folder's `key`; exported unless it is there already."""
     folder = job.run.folder(key)
     if folder is None:
         job.progress.note(f"exporting {key} ({backend}, {precision})")
-        calibration = _inputs(job, job.run.spec.fit.calibration_samples).cpu().numpy()
+        calibration = _inputs(job, samples).cpu().numpy()
         example = job.workload.example.numpy()
         module = captured.module.cpu().eval()
         with job.run.write_folder(key) as work:
