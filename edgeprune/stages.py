@@ -56,6 +56,7 @@ from edgeprune.workload.samples import batches
 from edgeprune.workload.tasks import Classify
 
 _GATE_SAMPLES = 64
+_NORM_BATCHES = 8  # that BatchNorm is re-estimated on; fine-tuning goes on from there
 _COST_SAMPLES = 16  # to calibrate a file that is only costed: its ranges do not matter
 _CURVE_SAMPLES = 96
 _MEASURED_GUARD = 0.02  # of the latency budget: what a later measurement of the same file may add
@@ -421,7 +422,9 @@ def _exported(job: Job, tuned: Captured, artifact: Artifact) -> Exported:
 def _tuned(job: Job, pruned: Captured, *, epochs: int | None = None, steps: int | None = None) -> Captured:
     fit = job.run.spec.fit
     module = pruned.module.to(job.device)
-    re_estimate(module, job.workload.data.train, fit.batch_size, seed=fit.seed, device=job.device)
+    re_estimate(
+        module, job.workload.data.train, fit.batch_size, batches=_NORM_BATCHES, seed=fit.seed, device=job.device
+    )
     fine_tune(
         module,
         job.workload,

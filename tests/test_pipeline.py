@@ -26,7 +26,7 @@ def spec(out: Path, **changes: Any) -> Spec:
         "model": {"entry": "digits"},
         "data": {"source": "digits"},
         "target": {"name": str(BOARD)},
-        "budget": {"latency": "250us", "max_drop": "60pp"},
+        "budget": {"latency": "250us"},
         "fit": {"epochs": 1, "race_steps": 4, "formats": ("onnxruntime",), "step": 4, "calibration_samples": 32},
         "out": out,
     }

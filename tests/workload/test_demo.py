@@ -4,7 +4,7 @@ import torch
 
 from edgeprune.spec import Spec
 from edgeprune.training.evaluate import evaluate
-from edgeprune.workload.demo import SCENES, WEIGHTS, demo_model, demo_network, demo_scenes
+from edgeprune.workload.demo import FIT_SCENES, SCENES, WEIGHTS, demo_model, demo_network, demo_scenes
 from edgeprune.workload.demo_scenes import CLASSES, SPLITS, scenes, source_digits
 from edgeprune.workload.load import load_workload
 from edgeprune.workload.samples import part
@@ -47,7 +47,7 @@ def test_the_network_takes_scenes_and_has_an_even_number_of_channels_everywhere(
 def test_a_job_without_a_model_is_the_demo() -> None:
     workload = load_workload(Spec())
     sizes = {role: len(getattr(workload.data, role)) for role in SCENES}
-    assert workload.kind == "demo" and sizes == SCENES and sizes["test"] >= 1000
+    assert workload.kind == "demo" and sizes == {**SCENES, "train": FIT_SCENES} and sizes["test"] >= 1000
     assert workload.example.shape == (1, 1, 64, 64) and len(workload.data.calibration) == 256 and workload.notes
 
 
