@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -79,6 +80,7 @@ def _run(run: Run, workload: Workload, progress: Progress) -> FitRecord:
                 break
             history[decision.round] = _confirmed(job, decision.round + 1, played)
     met = isinstance(decision, Accept)
+    history[decision.round] = replace(played, tuned=stages.publish(job, played.tuned))
     write_text(run.path / "plan.json", played.planned.plan.model_dump_json(by_alias=True, indent=1) + "\n")
     return _finished(run, summarize(job, dense, race, history, decision.round, met=met, reason=decision.reason))
 

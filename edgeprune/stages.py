@@ -5,6 +5,7 @@ A stage that is found in the run folder is not computed again, so a killed fit c
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -399,6 +400,23 @@ def finish(job: Job, number: int, planned: Planned) -> Tuned:
         exported[name] = _exported(job, tuned, artifact)
     fp32 = _fp32_cost(job, tuned, f"round-{number}-fp32")
     return Tuned(validation=validation, test=test, epochs=epochs, fp32=fp32, exported=exported)
+
+
+def publish(job: Job, tuned: Tuned) -> Tuned:
+    """Copy the accepted files into the run's `artifacts` folder, where users look for them."""
+    folder = job.run.folder("artifacts")
+    if folder is None:
+        with job.run.write_folder("artifacts") as work:
+            for found in tuned.exported.values():
+                for file in found.artifact.path.parent.glob(f"{found.artifact.path.stem}*"):
+                    shutil.copy2(file, work / file.name)
+        folder = job.run.folder("artifacts")
+        assert folder is not None
+    moved = {}
+    for name, found in tuned.exported.items():
+        artifact = found.artifact.model_copy(update={"path": folder / found.artifact.path.name})
+        moved[name] = found.model_copy(update={"artifact": artifact})
+    return tuned.model_copy(update={"exported": moved})
 
 
 def _exported(job: Job, tuned: Captured, artifact: Artifact) -> Exported:

@@ -74,6 +74,7 @@ def test_the_run_folder_holds_everything_and_no_pickle(finished: FitRecord) -> N
     run = finished.run
     for name in ("spec.toml", "events.jsonl", "plan.json", "record.json", "report.html", "report.md"):
         assert (run / name).is_file(), name
+    assert finished.artifacts["onnx"] == run / "artifacts" / "model.onnx"
     assert finished.artifacts["onnx"].is_file()
     assert read_record(run) == finished
     endings = {file.suffix for file in run.rglob("*") if file.is_file()}
