@@ -186,7 +186,9 @@ def _of_arm(job: Job, plan: Plan, tuned: Tuned) -> Result:
     graph, primary = apply(plan, job.groups), job.workload.task.primary
     deployed = tuned.exported[job.deployed]
     assert deployed.measurement is not None and deployed.measurement.p50_s is not None
-    validation = {_FORMATS.get(name, name): one.validation[primary] for name, one in tuned.exported.items()}
+    validation = {
+        _FORMATS.get(name, name): one.validation[primary] for name, one in tuned.exported.items() if one.validation
+    }
     return {
         "p50_ns": round(deployed.measurement.p50_s * 1e9),
         "parameters": parameter_count(graph),
