@@ -27,6 +27,7 @@ from edgeprune.cost import Measurement
 from edgeprune.device.fusion import fuse
 from edgeprune.documents import FitRecord
 from edgeprune.errors import QualityError, UsageError, did_you_mean
+from edgeprune.job import Job, open_job
 from edgeprune.profiling import compare_p50
 from edgeprune.progress import Progress
 from edgeprune.pruning.importance import importance
@@ -34,7 +35,7 @@ from edgeprune.pruning.plan import Plan, apply, best_channels
 from edgeprune.pruning.surgery import prune
 from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.spec import Spec
-from edgeprune.stages import Importance, Job, Planned, Tuned
+from edgeprune.stages import Importance, Planned, Tuned
 from edgeprune.summary import parameter_count
 from edgeprune.values import Value
 from edgeprune.workload import Workload
@@ -172,7 +173,7 @@ def _arm(bench: _Bench, arm: str, seed: int, latency_ns: int | None, choice: Cho
     spec = _spec(bench, arm, seed, latency_ns)
     with runs.open_run(spec, arm, anew=bench.options.fresh) as run:
         torch.manual_seed(seed)
-        job = stages.open_job(run, bench.workload, bench.progress)
+        job = open_job(run, bench.workload, bench.progress)
         chosen = run.stage("chosen", Chosen, lambda: choice(job))
         plan = chosen.plan
         planned = Planned(name=arm, plan=plan, predicted=job.costing.of(plan), gap=None, seconds=0.0)

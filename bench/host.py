@@ -18,6 +18,7 @@ from bench.cells import ROOT, Result, Sheet
 from edgeprune import stages
 from edgeprune.documents import FitRecord
 from edgeprune.errors import UsageError
+from edgeprune.job import open_job
 from edgeprune.progress import Progress
 from edgeprune.spec import Spec
 from edgeprune.stages import Dense
@@ -94,7 +95,7 @@ def _dense(bench: _Bench) -> Result:
     """By the verdict's own statistic: the upper bound of the 90th percentile in a fresh process."""
     spec = _spec(bench, "dense", 0, {})
     with runs.open_run(spec, "dense", anew=bench.options.fresh) as run:
-        job = stages.open_job(run, _workload(bench, spec), bench.progress)
+        job = open_job(run, _workload(bench, spec), bench.progress)
         found = run.stage("dense", Dense, lambda: stages.dense(job))
     cost = found.measurement.cost
     assert cost.latency_s is not None and found.measurement.p50_s is not None

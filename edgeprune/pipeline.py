@@ -11,12 +11,13 @@ from edgeprune import stages
 from edgeprune.cost import Correction, Measurement
 from edgeprune.decide import Accept, GiveUp, Retry, Round, decide
 from edgeprune.documents import FitRecord
+from edgeprune.job import Job, open_job
 from edgeprune.progress import SILENT, Progress
 from edgeprune.pruning.plan import keeps_all
 from edgeprune.record import Run, create, reopen, write_text
 from edgeprune.report.files import write_reports
 from edgeprune.spec import Spec
-from edgeprune.stages import Dense, Floor, Importance, Job, Planned, Race, Tuned
+from edgeprune.stages import Dense, Floor, Importance, Planned, Race, Tuned
 from edgeprune.summary import Played, infeasible, summarize
 from edgeprune.workload import Workload
 from edgeprune.workload.load import load_workload
@@ -52,7 +53,7 @@ def resume(path: Path, progress: Progress = SILENT, workload: Workload | None = 
 def _run(run: Run, workload: Workload, progress: Progress) -> FitRecord:
     """The whole flow. Every `run.stage` is loaded when it is there already, so this function is also the resume."""
     torch.manual_seed(run.spec.fit.seed)
-    job = stages.open_job(run, workload, progress)
+    job = open_job(run, workload, progress)
     rounds = run.spec.fit.rounds
     dense = run.stage("dense", Dense, lambda: stages.dense(job))
     floor = run.stage("floor", Floor, lambda: stages.floor(job, dense))

@@ -34,10 +34,11 @@ from edgeprune.documents import (
     violation_row,
 )
 from edgeprune.graph import Graph
+from edgeprune.job import Job
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.plan import Plan, apply
 from edgeprune.record import Run
-from edgeprune.stages import Dense, Floor, Job, Planned, Race, Tuned
+from edgeprune.stages import Dense, Floor, Planned, Race, Tuned
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ LEVELS = {
     "edgeprune.decide": 5,
     "edgeprune.record": 5,
     "edgeprune.report": 5,
+    "edgeprune.job": 6,
     "edgeprune.stages": 6,
     "edgeprune.summary": 6,
     "edgeprune.pipeline": 6,

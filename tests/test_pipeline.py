@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgeprune import pipeline, stages
+from edgeprune import job, pipeline, stages
 from edgeprune.cost import Correction, Cost, Measurement, Source
 from edgeprune.device.estimate import estimate
 from edgeprune.documents import FitRecord
@@ -135,7 +135,7 @@ def same_result(a: FitRecord, b: FitRecord) -> bool:
 
 def test_a_file_that_costs_more_than_planned_is_solved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exporter adds operators that the graph does not have; round two allows for them."""
-    honest = stages.profile
+    honest = job.profile
 
     def with_extra_operators(path: Path, *args: Any, **kwargs: Any) -> Measurement:
         found = honest(path, *args, **kwargs)
@@ -148,7 +148,7 @@ def test_a_file_that_costs_more_than_planned_is_solved_again(tmp_path: Path, mon
         more = {"latency_s": cost.latency_s + extra_s, "latency_interval_s": (low + extra_s, high + extra_s)}
         return found.model_copy(update={"cost": cost.model_copy(update=more)})
 
-    monkeypatch.setattr(stages, "profile", with_extra_operators)
+    monkeypatch.setattr(job, "profile", with_extra_operators)
     record = pipeline.fit(spec(tmp_path))
     assert len(record.rounds) >= 2
     first, last = record.rounds[0], record.rounds[-1]
@@ -199,11 +199,11 @@ def test_a_device_that_never_meets_ends_as_missed(tmp_path: Path, monkeypatch: p
     def slow(path: Path, *args: Any, **kwargs: Any) -> Measurement:
         return estimate((), target).model_copy(update={"cost": never})
 
-    monkeypatch.setattr(stages, "profile", slow)
+    monkeypatch.setattr(job, "profile", slow)
     monkeypatch.setattr(
         stages,
         "floor",
-        lambda job, dense: stages.Floor(
+        lambda _, dense: stages.Floor(
             feasible=True, measurement=dense.measurement, binding=(), correction=Correction(), anchor=None
         ),
     )

@@ -1,0 +1,163 @@
+"""One fit's job: what was asked for, opened and checked, and how its files are written, costed and fed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from edgeprune import backends
+from edgeprune.backends import Artifact, Precision
+from edgeprune.cost import Budget, Correction, Measurement
+from edgeprune.device.estimate import estimate
+from edgeprune.device.fusion import fuse
+from edgeprune.device.latency import load_latency_model
+from edgeprune.errors import UsageError, missing_extra
+from edgeprune.profiling import profile
+from edgeprune.progress import Progress
+from edgeprune.pruning.allocation import Costing
+from edgeprune.pruning.groups import ChannelGroups, channel_groups
+from edgeprune.pruning.limits import Levels, width_levels
+from edgeprune.pruning.trace import Captured, trace
+from edgeprune.quantization.ranges import RangePolicy
+from edgeprune.record import Run
+from edgeprune.target import Target, load_target
+from edgeprune.training.distil import Teacher, teacher_for
+from edgeprune.workload import Workload
+from edgeprune.workload.samples import batches
+
+COST_SAMPLES = 16  # to calibrate a file that is only costed: its ranges do not matter
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit: what was asked for, opened and checked, and the dense model's picture of itself."""
+
+    run: Run
+    workload: Workload
+    target: Target
+    runtime: str
+    threads: int
+    budget: Budget
+    formats: tuple[str, ...]  # backends to export for; the deployed one among them
+    device: torch.device
+    captured: Captured
+    groups: ChannelGroups
+    levels: Levels
+    costing: Costing
+    progress: Progress
+
+    @property
+    def deployed(self) -> str:
+        """The backend whose artifact the verdict rests on."""
+        return self.target.runtime(self.runtime).backend
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The dense model, or its outputs where they never change."""
+        return teacher_for(self.captured.module, self.workload, self.device, self.progress)
+
+
+def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
+    """Check everything that can be wrong before any time is spent.
+
+    Raises:
+        UsageError: Unknown target, runtime or format; no device model for a latency budget.
+        MissingExtraError: The deployed runtime or an asked-for format is not installed.
+        UnsupportedError: The model cannot be captured.
+    """
+    spec = run.spec
+    target = load_target(spec.target.name)
+    runtime = spec.target.runtime or target.default_runtime
+    offered = target.runtime(runtime)
+    threads = spec.target.threads or offered.threads
+    formats = _formats(spec.fit.formats, offered.backend)
+    budget = spec.budget.parsed()
+    latency = load_latency_model(target, runtime, "int8", threads)
+    if budget.latency_s is not None and latency is None:
+        raise UsageError(
+            f"no latency model for {target.name}, {runtime}, int8, {threads} thread(s)",
+            where="--latency",
+            hint=f"edgeprune targets show {target.name} lists what it has; --ram and --size need no model",
+        )
+    wanted = spec.fit.device
+    cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    if cuda and not torch.cuda.is_available():
+        raise UsageError("no CUDA device here", where="fit.device", hint="use cpu or auto")
+    progress.note("capturing the model")
+    captured = trace(workload.model, workload.example)
+    groups = channel_groups(captured.graph)
+    levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep)
+    costing = Costing(groups, fuse(captured.graph), target, runtime, threads, "int8", latency, Correction())
+    device = torch.device("cuda" if cuda else "cpu")
+    captured.module.to(device)
+    return Job(
+        run, workload, target, runtime, threads, budget, formats, device, captured, groups, levels, costing, progress
+    )
+
+
+def _formats(asked: tuple[str, ...], deployed: str) -> tuple[str, ...]:
+    """The backends to export for: the asked ones, else all that are installed; the deployed one always."""
+    for name in (deployed, *asked):
+        if reason := backends.get(name).missing():
+            raise missing_extra(backends.get(name).EXTRA, f"exporting for {name} ({reason})")
+    chosen = set(asked) or {name for name in backends.names() if not backends.get(name).missing()}
+    return tuple(sorted({deployed, *chosen}))
+
+
+def export(
+    job: Job, captured: Captured, key: str, backend: str, precision: Precision, samples: int = COST_SAMPLES
+) -> Artifact:
+    """The artifact in the run folder's `key`; exported unless it is there already."""
+    folder = job.run.folder(key)
+    if folder is None:
+        job.progress.note(f"exporting {key} ({backend}, {precision})")
+        calibration = inputs(job, samples).cpu().numpy()
+        example = job.workload.example.numpy()
+        module = captured.module.cpu().eval()
+        with job.run.write_folder(key) as work:
+            artifact = backends.get(backend).export(
+                module, example, work, precision, calibration if precision == "int8" else None, RangePolicy()
+            )
+            (work / "artifact.json").write_text(
+                artifact.model_copy(update={"path": Path(artifact.path.name)}).model_dump_json()
+            )
+        module.to(job.device)
+        folder = job.run.folder(key)
+        assert folder is not None
+    stored = Artifact.model_validate_json((folder / "artifact.json").read_text())
+    return stored.model_copy(update={"path": folder / stored.path})
+
+
+def profiled(job: Job, artifact: Artifact, runtime: str | None = None) -> Measurement:
+    """The artifact's cost on the job's target, at the budget's percentile, on real inputs."""
+    return profile(
+        artifact.path,
+        job.target,
+        runtime=runtime or job.runtime,
+        threads=job.threads if runtime in (None, job.runtime) else None,
+        at=job.budget.at,
+        inputs=inputs(job, 8).cpu().numpy(),
+        progress=job.progress,
+    )
+
+
+def fp32_cost(job: Job, captured: Captured, key: str) -> Measurement:
+    """The same model in fp32 on the deployed runtime: measured where this machine is the target, else estimated."""
+    if job.target.latency == "measured":
+        return profiled(job, export(job, captured, key, job.deployed, "fp32"))
+    return estimate(fuse(captured.graph), job.target, job.runtime, "fp32", job.threads)
+
+
+def inputs(job: Job, count: int, *, validation: bool = False) -> torch.Tensor:
+    """The first samples of the calibration set, which is drawn from the training data (or of the validation set)."""
+    source = job.workload.data.validation if validation else job.workload.data.calibration
+    parts, have = [], 0
+    for x, _ in batches(source, 64):
+        parts.append(x)
+        have += len(x)
+        if have >= count:
+            break
+    return torch.cat(parts)[:count].to(job.device)
