@@ -145,18 +145,19 @@ def _groups(graph: Graph, table: _AxisTable, frozen: Mask) -> tuple[ChannelGroup
     if not table:
         return ()
     component = np.concatenate([c for _, _, c in table])
-    axis_id = np.concatenate([np.full(len(c), i) for i, (_, _, c) in enumerate(table)])
-    pairs, counts = np.unique(np.stack([component, axis_id], 1), axis=0, return_counts=True)
-    keep = ~frozen[pairs[:, 0]]
-    pairs, counts = pairs[keep], counts[keep]
-    starts = np.flatnonzero(np.r_[True, pairs[1:, 0] != pairs[:-1, 0]]) if len(pairs) else np.zeros(0, int)
+    axis_id = np.repeat(np.arange(len(table)), [len(c) for _, _, c in table])
+    free = ~frozen[component]
+    keys, counts = np.unique(component[free] * len(table) + axis_id[free], return_counts=True)
+    owner, axis = np.divmod(keys, len(table))  # sorted by component, then by axis
+    entries = np.stack([axis, counts], 1)
+    starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else np.zeros(0, int)
     by_signature: dict[bytes, list[int]] = {}
     members: dict[bytes, tuple[tuple[str, int], ...]] = {}
-    for start, end in zip(starts, np.r_[starts[1:], len(pairs)]):
-        signature = np.stack([pairs[start:end, 1], counts[start:end]]).tobytes()
-        by_signature.setdefault(signature, []).append(int(pairs[start, 0]))
+    for start, end in zip(starts, np.r_[starts[1:], len(owner)]):
+        signature = entries[start:end].tobytes()
+        by_signature.setdefault(signature, []).append(int(owner[start]))
         if signature not in members:
-            members[signature] = tuple(table[i][:2] for i in pairs[start:end, 1])
+            members[signature] = tuple(table[i][:2] for i in axis[start:end])
     producers = _producers(graph)
     named: list[tuple[int, str, bytes]] = []
     for signature in by_signature:
