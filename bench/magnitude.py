@@ -31,8 +31,10 @@ def magnitudes(groups: ChannelGroups, weight_at: Callable[[str], torch.Tensor]) 
         score = np.zeros(group.width)
         for path, axis in wide or members:
             if (path, axis) not in energies:
-                square = weight_at(path).detach().double().square().movedim(axis, 0)
-                energies[path, axis] = square.reshape(len(square), -1).mean(1)
+                weight = weight_at(path).detach()
+                others = [d for d in range(weight.ndim) if d != axis]
+                norm = torch.linalg.vector_norm(weight, dim=others) if others else weight.abs()
+                energies[path, axis] = norm.double().square() * (len(norm) / weight.numel())
             components = groups.components_at(groups.graph.parameters[path].name, axis)
             assert components is not None
             mine = channel[components]

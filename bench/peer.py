@@ -59,6 +59,7 @@ def pruned(public: PublicModel) -> Result:
         indices = torch.arange(parameter.numel(), dtype=torch.int32).view(torch.float32)
         parameter.requires_grad_(True).grad = indices.reshape(parameter.shape)
     heads = {m.qkv: m.num_heads for m in model.modules() if hasattr(m, "qkv") and hasattr(m, "num_heads")}
+    encoders = {m: m.num_heads for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
     started = time.perf_counter()
     pruner = tp.pruner.BasePruner(
         model,
@@ -68,6 +69,7 @@ def pruned(public: PublicModel) -> Result:
         pruning_ratio=SHARE,
         ignored_layers=list(_ignored(public)),
         num_heads=heads,
+        out_channel_groups=encoders,
         **({"forward_fn": lambda m, x: m(*x), "output_transform": _total} if public.heads else {}),
     )
     pruner.step()
@@ -100,6 +102,7 @@ def _total(result: Any) -> list[torch.Tensor]:
 def _resize(module: Any, heads: int) -> None:
     """Give a fused attention its new sizes."""
     module.num_heads = heads
+    module.fused_attn = False  # which would scale by the new width
     module.head_dim = module.qkv.out_features // (3 * heads)
     if hasattr(module, "attn_dim"):
         module.attn_dim = module.head_dim * heads
