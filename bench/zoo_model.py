@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import time
@@ -19,6 +20,7 @@ from bench.oracle.alive import UnjudgedError
 from bench.oracle.reference import RemovedOutputError, difference, in_full, named_tensors, reference
 from bench.oracle.survivors import Fill, survivors
 from bench.public_models import Listed, PublicModel, public_model
+from edgeprune.pruning.check import checked_prune
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.plan import Plan
 from edgeprune.pruning.surgery import copy_module, prune
@@ -26,6 +28,7 @@ from edgeprune.pruning.trace import Captured, attribute, trace
 
 SHARE, MIN_KEEP = 0.5, 0.1
 FULL, NARROW = 1e-9, 1e-5  # of the largest output: what rounding may do in float64 and where float32 takes part
+EFFECT = 1e-4  # what removing half of the channels must do to the outputs, or they would hide a wrong one
 
 
 class DoesNotRunError(Exception):
@@ -72,23 +75,24 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def halved(public: PublicModel) -> tuple[Pruned, Result]:
-    """The model with half of the channels of all groups removed, and what that took."""
+    """The model with half of the channels of all groups removed and checked, and what that took."""
     started = time.perf_counter()
     dense = trace(public.model, public.inputs)
-    traced = time.perf_counter()
+    captured = time.perf_counter()
     groups = channel_groups(dense.graph)
     plan = smallest_share(groups, magnitudes(groups, lambda path: attribute(dense.module, path)), SHARE, MIN_KEEP)
-    smaller = prune(dense, groups, plan)
+    checked = checked_prune(dense, groups, plan, public.inputs)
     ended = time.perf_counter()
     figures = {
-        "trace_s": round(traced - started, 3),
-        "prune_s": round(ended - traced, 3),
+        "trace_s": round(captured - started, 3),
+        "prune_s": round(ended - captured, 3),
         "groups": len(groups.groups),
         "channels": sum(group.width for group in groups.groups),
-        "removed": round(removed(public.model, smaller.module), 4),
+        "excluded": dict(checked.excluded),
+        "removed": round(removed(public.model, checked.pruned.module), 4),
         "frozen": frozen(groups),
     }
-    return Pruned(dense, groups, plan, smaller.module), figures
+    return Pruned(dense, groups, checked.plan, checked.pruned.module), figures
 
 
 def parameters(model: nn.Module) -> int:
@@ -118,13 +122,17 @@ def judged(public: PublicModel, pruned: Pruned) -> Result:
         masks = survivors(named_tensors(public.model), pruned.refilled)
         want, full = reference(public.model, masks, public.outputs)
         error = difference(want, _ran(pruned.model, public))
+        effect = difference(want, in_full(copy.deepcopy(public.model), public.outputs))
     except (RemovedOutputError, DoesNotRunError) as err:
         return {"exact": False, "reason": str(err)}
     except Exception as err:  # of the oracle's own, or of a model that does not run in float64
         return {"unjudged": str(err) if isinstance(err, UnjudgedError) else described(err)}
     if isinf(error):
         return {"exact": False, "reason": "the outputs have other shapes or are not finite"}
-    return {"error": error, "full": full, "exact": error <= (FULL if full else NARROW)}
+    exact = error <= (FULL if full else NARROW)
+    if exact and effect < EFFECT:
+        return {"unjudged": f"removing the channels changes the outputs by no more than {effect:.1e}"}
+    return {"error": error, "effect": min(effect, 1e30), "full": full, "exact": exact}
 
 
 def _ran(model: nn.Module, public: PublicModel) -> list[torch.Tensor]:
