@@ -15,26 +15,29 @@ from edgeprune.pruning.plan import Plan
 Scores = dict[str, "np.ndarray[Any, np.dtype[np.float64]]"]
 
 
-def magnitudes(groups: ChannelGroups, weight_at: Callable[[str], torch.Tensor]) -> Scores:
-    """Mean squared weight (channels,) per group, averaged over the weights that the group slices.
+def magnitudes(groups: ChannelGroups, weight_at: Callable[[str], torch.Tensor | None]) -> Scores:
+    """Squared L2 norm (channels,) per group, averaged over the weights that the group slices; biases do not count.
 
-    In units of the group's mean, so that groups compare. Weights are tensors of at least two axes where the group
-    slices any.
+    In units of the group's mean, so that groups compare, as torch-pruning's `GroupMagnitudeImportance(p=2)` has it.
+
+    Args:
+        weight_at: A parameter by its path; None for what is a buffer.
     """
     energies: dict[tuple[str, int], torch.Tensor] = {}
     scores = {}
     for group in groups.groups:
         members = list(dict.fromkeys(group.members))
-        wide = [member for member in members if len(groups.graph.parameters[member[0]].shape) > 1]
+        ranking = [(path, axis) for path, axis in members if not path.endswith("bias") and weight_at(path) is not None]
         channel = np.full(len(groups.component) + 1, -1)
         channel[group.channels] = np.arange(group.width)
         score = np.zeros(group.width)
-        for path, axis in wide or members:
+        for path, axis in ranking:
             if (path, axis) not in energies:
-                weight = weight_at(path).detach()
+                weight = weight_at(path)
+                assert weight is not None
                 others = [d for d in range(weight.ndim) if d != axis]
-                norm = torch.linalg.vector_norm(weight, dim=others) if others else weight.abs()
-                energies[path, axis] = norm.double().square() * (len(norm) / weight.numel())
+                norm = torch.linalg.vector_norm(weight.detach(), dim=others) if others else weight.detach().abs()
+                energies[path, axis] = norm.double().square()
             components = groups.components_at(groups.graph.parameters[path].name, axis)
             assert components is not None
             mine = channel[components]

@@ -24,7 +24,7 @@ from edgeprune.pruning.check import checked_prune
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.plan import Plan
 from edgeprune.pruning.surgery import copy_module, prune
-from edgeprune.pruning.trace import Captured, attribute, trace
+from edgeprune.pruning.trace import Captured, trace
 
 SHARE, MIN_KEEP = 0.5, 0.1
 FULL, NARROW = 1e-9, 1e-5  # of the largest output: what rounding may do in float64 and where float32 takes part
@@ -80,7 +80,9 @@ def halved(public: PublicModel) -> tuple[Pruned, Result]:
     dense = trace(public.model, public.inputs)
     captured = time.perf_counter()
     groups = channel_groups(dense.graph)
-    plan = smallest_share(groups, magnitudes(groups, lambda path: attribute(dense.module, path)), SHARE, MIN_KEEP)
+    plan = smallest_share(
+        groups, magnitudes(groups, dict(dense.module.named_parameters(remove_duplicate=False)).get), SHARE, MIN_KEEP
+    )
     checked = checked_prune(dense, groups, plan, public.inputs)
     ended = time.perf_counter()
     figures = {

@@ -194,10 +194,7 @@ def _norm(call: Call) -> Any:
 def _extreme(call: Call) -> Any:
     """With positions, which a pruned model counts differently: whole slices must be alive or dead."""
     x = call.args[0]
-    axes = _axes(call, x)
-    if call.tensors[1:]:
-        return elementwise(call)  # of two tensors
-    mask = _uniform(call, call.mask(x), axes, _keeps(call))
+    mask = _uniform(call, call.mask(x), _axes(call, x), _keeps(call))
     return call.answer(call.run(), mask)
 
 
@@ -209,7 +206,7 @@ def _moments(call: Call) -> Any:
     if call.name == "mean":
         results = [mean]
     else:
-        correction = call.argument("correction") if call.func._overloadname == "correction" else 1
+        correction = call.argument("correction")
         variance = variance * count / (count - (1 if correction is None else correction)).clamp(min=0)
         results = [variance.sqrt() if call.name == "std" else variance, *([mean] if call.name == "var_mean" else [])]
     mask = _any(call.mask(x), axes, keepdim)

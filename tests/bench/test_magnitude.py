@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bench.magnitude import magnitudes, smallest_share
 from edgeprune.pruning.groups import channel_groups
-from edgeprune.pruning.trace import attribute, trace
+from edgeprune.pruning.trace import trace
 from tests.pruning.nets import NETS
 
 CAPTURED = trace(NETS["residual"](), torch.randn(1, 3, 16, 16))
@@ -17,11 +17,12 @@ GROUPS = channel_groups(CAPTURED.graph)
 COUNT = sum(group.width for group in GROUPS.groups)
 
 
-def test_a_magnitude_is_the_mean_square_of_the_weights_of_a_channel() -> None:
-    scores = magnitudes(GROUPS, lambda path: attribute(CAPTURED.module, path))
+def test_a_magnitude_is_the_mean_over_layers_of_the_squared_norm_of_a_channel() -> None:
+    scores = magnitudes(GROUPS, dict(CAPTURED.module.named_parameters()).get)
     group = GROUPS.by_name["a.0"]
-    first, second = (CAPTURED.module.get_parameter(name).detach().double() for name in ("a.0.weight", "a2.weight"))
-    want = (first.square().mean((1, 2, 3)) + second.square().mean((0, 2, 3))).numpy()
+    path = "a.0.weight", "a.1.weight", "a2.weight"
+    first, norm, second = (CAPTURED.module.get_parameter(name).detach().double().square() for name in path)
+    want = (first.sum((1, 2, 3)) + norm + second.sum((0, 2, 3))).numpy()
     np.testing.assert_allclose(scores[group.name], want / want.mean(), rtol=1e-5)
 
 

@@ -96,6 +96,15 @@ def test_what_the_oracle_cannot_judge_is_said() -> None:
     assert "no rule for aten.sort" in zoo_model.judged(public, made)["unjudged"]
 
 
+def test_outputs_that_would_hide_a_wrong_channel_are_not_judged() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)).eval()
+    public = PublicModel(model, (torch.randn(1, 3, 4, 4),))
+    assert zoo_model.judged(public, zoo_model.halved(public)[0])["effect"] > 0.01
+    model.get_parameter("1.bias").data.fill_(1e6)
+    said = zoo_model.judged(public, zoo_model.halved(public)[0])["unjudged"]
+    assert said.startswith("removing the channels changes the outputs by no more than")
+
+
 def test_parameters_that_no_capture_saw_count_as_kept() -> None:
     dense = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
     smaller = nn.Sequential(nn.Linear(4, 2, bias=False))
