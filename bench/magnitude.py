@@ -25,10 +25,10 @@ def magnitudes(groups: ChannelGroups, weight_at: Callable[[str], torch.Tensor | 
     """
     energies: dict[tuple[str, int], torch.Tensor] = {}
     scores = {}
+    channel = np.full(len(groups.component) + 1, -1)  # per component, its channel in the group at hand
     for group in groups.groups:
         members = list(dict.fromkeys(group.members))
         ranking = [(path, axis) for path, axis in members if not path.endswith("bias") and weight_at(path) is not None]
-        channel = np.full(len(groups.component) + 1, -1)
         channel[group.channels] = np.arange(group.width)
         score = np.zeros(group.width)
         for path, axis in ranking:
@@ -47,6 +47,7 @@ def magnitudes(groups: ChannelGroups, weight_at: Callable[[str], torch.Tensor | 
                 mine[positions], minlength=group.width
             )
         scores[group.name] = score / max(score.mean(), 1e-30)
+        channel[group.channels] = -1
     return scores
 
 

@@ -55,9 +55,7 @@ def pruned(public: PublicModel) -> Result:
 
     model = public.model
     before = _parameters(model)
-    for parameter in model.parameters():
-        indices = torch.arange(parameter.numel(), dtype=torch.int32).view(torch.float32)
-        parameter.requires_grad_(True).grad = indices.reshape(parameter.shape)
+    number(model)
     heads = {m.qkv: m.num_heads for m in model.modules() if hasattr(m, "qkv") and hasattr(m, "num_heads")}
     encoders = {m: m.num_heads for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
     started = time.perf_counter()
@@ -67,7 +65,7 @@ def pruned(public: PublicModel) -> Result:
         tp.importance.GroupMagnitudeImportance(p=2),
         global_pruning=True,
         pruning_ratio=SHARE,
-        ignored_layers=list(_ignored(public)),
+        ignored_layers=list(ignored(public)),
         num_heads=heads,
         out_channel_groups=encoders,
         **({"forward_fn": lambda m, x: m(*x), "output_transform": _total} if public.heads else {}),
@@ -82,7 +80,14 @@ def pruned(public: PublicModel) -> Result:
     return {"removed": round(1 - _parameters(model) / before, 4), "prune_s": round(seconds, 3)}
 
 
-def _ignored(public: PublicModel) -> set[nn.Module]:
+def number(model: nn.Module) -> None:
+    """Put the flat index of every element into its gradient, which pruning slices together with the weight."""
+    for parameter in model.parameters():
+        indices = torch.arange(parameter.numel(), dtype=torch.int32).view(torch.float32)
+        parameter.requires_grad_(True).grad = indices.reshape(parameter.shape)
+
+
+def ignored(public: PublicModel) -> set[nn.Module]:
     """The layers whose outputs are classes or boxes."""
     found: set[nn.Module] = set()
     for name, module in public.model.named_modules():
