@@ -20,7 +20,7 @@ from edgeprune.documents import FitRecord
 from edgeprune.errors import UsageError
 from edgeprune.job import open_job
 from edgeprune.progress import Progress
-from edgeprune.spec import Spec
+from edgeprune.spec import DEMO_FIT, Spec
 from edgeprune.stages import Dense
 from edgeprune.workload import Workload
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = command.parser("host", (__doc__ or "").splitlines()[0])
     parser.add_argument("--net", choices=("demo", "small"), default="demo", help="the built-in demo, or a tiny CNN")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1")
-    parser.add_argument("--epochs", type=int, default=4, help="of fine-tuning")
+    parser.add_argument("--epochs", type=int, help="of fine-tuning, instead of the net's own schedule")
     parser.add_argument("--share", type=float, default=0.5, help="of the dense int8 latency")
     options = parser.parse_args(arguments)
     if options.smoke:
@@ -84,7 +84,9 @@ def _workload(bench: _Bench, spec: Spec) -> Workload:
 
 
 def _spec(bench: _Bench, name: str, seed: int, budget: dict[str, str]) -> Spec:
-    fit: dict[str, Any] = {"seed": seed, "epochs": bench.options.epochs}
+    fit: dict[str, Any] = {**(DEMO_FIT if bench.options.net == "demo" else {}), "seed": seed}
+    if bench.options.epochs:
+        fit["epochs"] = bench.options.epochs
     if bench.options.smoke:
         fit |= {"race_steps": 4, "curves_limit_s": 5.0, "formats": ("tflite",)}
     tree = {"target": {"name": "host"}, "budget": budget, "fit": fit, "out": bench.folder / f"{name}-seed{seed}"}

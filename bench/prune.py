@@ -28,11 +28,12 @@ from edgeprune.device.latency import load_latency_model
 from edgeprune.errors import MissingExtraError, UsageError, did_you_mean
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Bounds, Costing, most_valuable, score_values, smallest
+from edgeprune.pruning.check import masked_outputs
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.limits import width_levels
 from edgeprune.pruning.plan import Plan, apply, uniform
-from edgeprune.pruning.surgery import masked, prune
+from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured, trace
 from edgeprune.target import load_target
 
@@ -149,7 +150,7 @@ def timed(work: Callable[[], T], repeats: int) -> tuple[T, float]:
 def error(captured: Captured, groups: ChannelGroups, plan: Plan, side: int) -> float:
     """max |pruned - masked| / max |masked| on four random inputs, in the model's own precision."""
     x = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(1))
-    want = masked(captured, groups, plan).eval()(x)
+    want = masked_outputs(captured, groups, plan, x)
     got = prune(captured, groups, plan).module.eval()(x)
     return float((want - got).abs().max() / want.abs().max())
 

@@ -35,6 +35,7 @@ class Node:
         args, kwargs: Arguments as given to the operator; other nodes are `Ref`.
         shapes: Shapes of the outputs at batch one; empty for a node that yields a number.
         target: Dotted path of a parameter or buffer in the model; empty otherwise.
+        value: Contents of a constant list of whole numbers, such as the positions of an index; empty otherwise.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Node:
     kwargs: Mapping[str, Arg] = field(default_factory=dict)
     shapes: tuple[Shape, ...] = ()
     target: str = ""
+    value: tuple[int, ...] = ()
 
     @property
     def shape(self) -> Shape:
@@ -52,9 +54,20 @@ class Node:
         return self.shapes[0]
 
     @property
+    def base(self) -> str:
+        """The operator's bare name: `relu` for `aten.relu_.default`, `getitem` for `builtin.getitem`."""
+        return base_name(self.op)
+
+    @property
     def refs(self) -> tuple[str, ...]:
         """Names of the nodes this one reads, in argument order, repeats kept."""
         return tuple(_refs((*self.args, *self.kwargs.values())))
+
+
+def base_name(op: str) -> str:
+    """An operator's name without namespace, overload and in-place mark."""
+    parts = op.split(".")
+    return (parts[1] if len(parts) > 1 else parts[0]).rstrip("_")
 
 
 def _refs(args: tuple[Arg, ...]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from edgeprune.errors import UsageError, missing_extra
 from edgeprune.profiling import profile
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Costing
+from edgeprune.pruning.check import vetted
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.limits import Levels, width_levels
 from edgeprune.pruning.trace import Captured, trace
@@ -88,7 +89,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         raise UsageError("no CUDA device here", where="fit.device", hint="use cpu or auto")
     progress.note("capturing the model")
     captured = trace(workload.model, workload.example)
-    groups = channel_groups(captured.graph)
+    groups = _checked_groups(captured, workload, progress)
     levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep)
     costing = Costing(groups, fuse(captured.graph), target, runtime, threads, "int8", latency, Correction())
     device = torch.device("cuda" if cuda else "cpu")
@@ -96,6 +97,16 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     return Job(
         run, workload, target, runtime, threads, budget, formats, device, captured, groups, levels, costing, progress
     )
+
+
+def _checked_groups(captured: Captured, workload: Workload, progress: Progress) -> ChannelGroups:
+    """The channel groups that pass the check on a real batch; what does not is named."""
+    sample, _ = next(iter(batches(workload.data.calibration, 8)))
+    groups = channel_groups(captured.graph)
+    passed = vetted(captured, groups, (sample,))
+    for entry in passed.frozen[len(groups.frozen) :]:
+        progress.note(f"left whole: {entry.name}: {entry.reasons[0]}")
+    return passed
 
 
 def _formats(asked: tuple[str, ...], deployed: str) -> tuple[str, ...]:

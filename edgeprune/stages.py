@@ -29,11 +29,12 @@ from edgeprune.pruning.allocation import (
     smallest_plan,
     uniform_within,
 )
+from edgeprune.pruning.check import TOLERANCE, difference
 from edgeprune.pruning.curves import kl_divergence, measured_curves, relative_error
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.plan import Plan, keeps_all
 from edgeprune.pruning.solver import Vector
-from edgeprune.pruning.surgery import masked, prune
+from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured
 from edgeprune.quantization.gates import GateReport, check
 from edgeprune.training.checkpoint import load_state, save_state
@@ -48,7 +49,6 @@ _CURVE_SAMPLES = 96
 _MEASURED_GUARD = 0.02  # of the latency budget: what a later measurement of the same file may add
 _ESTIMATED_GUARD = 0.005  # what the exporter may do to a plan's estimate
 _BINDING = 5  # layers named when a budget is out of reach
-_EXACT = 1e-4  # largest |pruned - masked| / |masked| in fp32
 
 
 class Dense(Value):
@@ -270,14 +270,10 @@ def _check_surgery(job: Job, pruned: Captured, plan: Plan) -> None:
     Raises:
         QualityError: It does not; nothing was trained or written.
     """
-    batch = inputs(job, 8)
-    with torch.no_grad():
-        want = masked(job.captured, job.groups, plan).eval()(batch)
-        got = pruned.module.eval()(batch)
-    error = float((want - got).abs().max() / want.abs().max().clamp_min(1e-12))
-    if not error <= _EXACT:
+    error = difference(job.captured, job.groups, plan, pruned, (inputs(job, 8),))
+    if not error <= TOLERANCE:
         raise QualityError(
-            f"the pruned model differs from the masked one by {error:.1e} (relative, allowed {_EXACT:.0e})",
+            f"the pruned model differs from the masked one by {error:.1e} (relative, allowed {TOLERANCE:.0e})",
             where=job.workload.name,
             hint="this is a fault in edgeprune's channel groups; please report the model",
         )

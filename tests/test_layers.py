@@ -37,6 +37,8 @@ LEVELS = {
     "edgeprune.pruning.groups": 1,
     "edgeprune.pruning.labels": 1,
     "edgeprune.pruning.plan": 1,
+    "edgeprune.pruning.rewrites": 1,
+    "edgeprune.pruning.rules": 1,
     "edgeprune.pruning.solver": 1,
     "edgeprune.conversion": 2,
     "edgeprune.quantization": 2,

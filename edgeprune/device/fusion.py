@@ -61,13 +61,6 @@ def fuse(graph: Graph) -> tuple[Op, ...]:
     return tuple(state.ops)
 
 
-def base_name(operator: str) -> str:
-    """`aten.relu_.default` -> `relu`: namespace, overload and the in-place mark taken off."""
-    parts = operator.split(".")
-    name = parts[1] if len(parts) > 1 else parts[0]
-    return name.rstrip("_")
-
-
 def absorb_padding(ops: Sequence[Op]) -> tuple[Op, ...]:
     """The ops as a runtime runs them that pads inside its convolutions (XNNPACK does, TFLM does not).
 
@@ -112,7 +105,7 @@ def _needed(graph: Graph) -> set[str]:
 
 
 def _step(state: _State, node: Node) -> None:
-    name = base_name(node.op)
+    name = node.base
     read = [ref for ref in node.refs if ref in state.tensors]
     if not read:  # computed from parameters and sizes alone: folded into a constant before deployment
         return

@@ -227,6 +227,7 @@ def _matmul(graph: Graph, node: Node, name: str, source: Node, axes: dict[str, i
         out_channels=width,
         in_positions=max(prod(source.shapes[0]) // max(inner, 1), 1),
         out_positions=rows,
+        in_axis=(source.name, len(source.shapes[0]) - 1) if name in ("matmul", "bmm", "mm") else None,
         out_axis=(node.name, len(node.shape) - 1) if node.shape else None,
     )
 

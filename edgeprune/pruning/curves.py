@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from edgeprune.graph import base_name
 from edgeprune.progress import SILENT, Progress
 from edgeprune.pruning.groups import ChannelGroup, ChannelGroups
 from edgeprune.pruning.importance import Scores
-from edgeprune.pruning.labels import base_op
 from edgeprune.pruning.plan import best_channels
 from edgeprune.pruning.surgery import copy_module
 from edgeprune.pruning.trace import Captured, CapturedModule, attribute
@@ -126,7 +126,7 @@ def _batch_statistics(module: CapturedModule) -> CapturedModule:
     """A copy in eval mode whose BatchNorm uses the batch and does not remember it."""
     copied = copy_module(module).eval()
     for node in copied.graph.nodes:
-        if node.op == "call_function" and base_op(str(node.target)) == "batch_norm":
+        if node.op == "call_function" and base_name(str(node.target)) == "batch_norm":
             node.update_arg(5, True)
             node.update_arg(6, 0.0)
     copied.recompile()

@@ -9,16 +9,14 @@ coupled, so concatenation, channel padding and shuffles need no special case.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from edgeprune.graph import Graph, Ref
-from edgeprune.pruning.labels import Axes, Labels, base_op, label
-
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+from edgeprune.graph import Graph, Node, Ref
+from edgeprune.pruning.labels import Axes, Labels, label
+from edgeprune.pruning.rewrites import Mask
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,13 @@ class ChannelGroup:
         name: Of the first layer that produces them, such as `layer1.0.conv1`.
         channels: Component id of each channel, in order of first appearance.
         members: The (parameter path, axis) pairs that shrink with the group.
+        unit: The fewest positions that one channel takes on any of them, such as the number of heads.
     """
 
     name: str
     channels: Labels
     members: tuple[tuple[str, int], ...]
+    unit: int = 1
 
     @property
     def width(self) -> int:
@@ -69,6 +69,8 @@ class ChannelGroups:
     frozen: tuple[Frozen, ...]
     axes: Mapping[str, tuple[Axes, ...]]  # labels per node, output and axis
     component: Labels  # component per label
+    renumbered: Mapping[str, tuple[str, int]]  # constant index tensors, and the node and axis that they point into
+    by_head: bool = False
 
     @cached_property
     def by_name(self) -> dict[str, ChannelGroup]:
@@ -81,6 +83,12 @@ class ChannelGroups:
         for index, group in enumerate(self.groups):
             owner[group.channels] = index
         return owner
+
+    def without(self, failed: Mapping[str, str]) -> ChannelGroups:
+        """The groups but those named, which are frozen for the given reasons."""
+        frozen = tuple(Frozen(name, self.by_name[name].width, (reason,)) for name, reason in failed.items())
+        groups = tuple(group for group in self.groups if group.name not in failed)
+        return replace(self, groups=groups, frozen=(*self.frozen, *frozen))
 
     def components_at(self, node: str, axis: int, output: int = 0) -> Labels | None:
         """Component ids along an axis of a node's output; None where the axis cannot shrink."""
@@ -111,23 +119,28 @@ class ChannelGroups:
         return keep
 
 
-def channel_groups(graph: Graph) -> ChannelGroups:
+def channel_groups(graph: Graph, by_head: bool = False) -> ChannelGroups:
     """The groups of a captured model, in the order in which their first layer runs.
+
+    Args:
+        by_head: Remove whole attention heads and whole groups of a grouped convolution or GroupNorm, instead of
+            thinning all of them alike.
 
     Cost: linear in nodes times channels (0.1 s for DenseNet-121).
     """
-    labelling = label(graph)
+    labelling = label(graph, by_head)
     component = labelling.components()
     frozen = np.zeros(int(component.max(initial=-1)) + 1, bool)
     for labels, _ in labelling.freezes:
         frozen[component[labels]] = True
-    pairs = _parameter_axes(graph, labelling.axes, component)
-    groups = _groups(graph, pairs, frozen)
-    reasons = _frozen(graph, labelling.axes, component, labelling.freezes, frozen)
-    return ChannelGroups(graph, groups, reasons, labelling.axes, component)
+    producers = _producers(graph, labelling.axes, component)
+    groups = _groups(_parameter_axes(graph, labelling.axes, component), frozen, producers)
+    reasons = _frozen(producers, component, labelling.freezes, frozen)
+    return ChannelGroups(graph, groups, reasons, labelling.axes, component, labelling.renumbered, by_head)
 
 
 _AxisTable = list[tuple[str, int, Labels]]  # (parameter path, axis, component per position)
+_Producers = list[tuple[str, Labels]]  # (layer name, component per output channel) in order of execution
 
 
 def _parameter_axes(graph: Graph, axes: Mapping[str, tuple[Axes, ...]], component: Labels) -> _AxisTable:
@@ -140,72 +153,101 @@ def _parameter_axes(graph: Graph, axes: Mapping[str, tuple[Axes, ...]], componen
     return table
 
 
-def _groups(graph: Graph, table: _AxisTable, frozen: Mask) -> tuple[ChannelGroup, ...]:
+def _groups(table: _AxisTable, frozen: Mask, producers: _Producers) -> tuple[ChannelGroup, ...]:
     """Components with the same signature, the multiset of parameter axes they sit on."""
     if not table:
         return ()
+    first_layer = np.full(len(frozen), len(producers))  # position of the layer that computes a component
+    for position in range(len(producers) - 1, -1, -1):
+        first_layer[producers[position][1]] = position
     component = np.concatenate([c for _, _, c in table])
     axis_id = np.repeat(np.arange(len(table)), [len(c) for _, _, c in table])
-    free = ~frozen[component]
+    free = ~frozen[component] & (first_layer[component] < len(producers))  # what no layer computes stays
     keys, counts = np.unique(component[free] * len(table) + axis_id[free], return_counts=True)
     owner, axis = np.divmod(keys, len(table))  # sorted by component, then by axis
     entries = np.stack([axis, counts], 1)
     starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else np.zeros(0, int)
     by_signature: dict[bytes, list[int]] = {}
-    members: dict[bytes, tuple[tuple[str, int], ...]] = {}
+    spans: dict[bytes, tuple[int, int]] = {}
     for start, end in zip(starts, np.r_[starts[1:], len(owner)]):
         signature = entries[start:end].tobytes()
         by_signature.setdefault(signature, []).append(int(owner[start]))
-        if signature not in members:
-            members[signature] = tuple(table[i][:2] for i in axis[start:end])
-    producers = _producers(graph)
-    named: list[tuple[int, str, bytes]] = []
-    for signature in by_signature:
-        ranked = [producers[m] for m in members[signature] if m in producers]
-        if ranked:  # channels that no layer computes (a positional table, say) stay
-            named.append((*min(ranked), signature))
-    named.sort(key=lambda item: (item[0], by_signature[item[2]][0]))
+        spans.setdefault(signature, (int(start), int(end)))
+    named = sorted((int(first_layer[found].min()), found[0], signature) for signature, found in by_signature.items())
     seen: dict[str, int] = {}
     groups = []
-    for _, name, signature in named:
+    for position, _, signature in named:
+        name = producers[position][0]
         seen[name] = seen.get(name, 0) + 1
         unique = name if seen[name] == 1 else f"{name}#{seen[name]}"
-        groups.append(ChannelGroup(unique, np.array(by_signature[signature]), members[signature]))
+        start, end = spans[signature]
+        members = tuple(table[i][:2] for i in axis[start:end])
+        groups.append(ChannelGroup(unique, np.array(by_signature[signature]), members, int(counts[start:end].min())))
     return tuple(groups)
 
 
-def _producers(graph: Graph) -> dict[tuple[str, int], tuple[int, str]]:
-    """(weight path, output axis) of every layer that computes channels → (position, layer name)."""
-    producers: dict[tuple[str, int], tuple[int, str]] = {}
-    for position, node in enumerate(graph.nodes):
-        op = base_op(node.op)
-        if op.startswith("conv") or op == "linear":
-            weight = node.args[1]
-            if isinstance(weight, Ref) and graph.by_name[weight.name].op == "parameter":
-                path = graph.by_name[weight.name].target
-                axis = 1 if op.startswith("conv_transpose") else 0
-                producers.setdefault((path, axis), (position, path.removesuffix(".weight")))
+def channel_axis(graph: Graph, node: Node) -> int | None:
+    """The axis of a node's first output on which a layer computes channels; None for what is no such layer.
+
+    A depthwise convolution is none: it continues its input's channels.
+    """
+    op = node.base
+    if op in ("linear", "bilinear", "embedding", "lstm", "gru", "rnn_tanh", "rnn_relu", *_CELLS):
+        return len(node.shapes[0]) - 1
+    if op in ("matmul", "mm", "addmm"):
+        weight = node.args[2 if op == "addmm" else 1]
+        return len(node.shape) - 1 if isinstance(weight, Ref) and _first_parameter(graph, weight) else None
+    if not op.startswith("conv") or not isinstance(node.args[1], Ref):
+        return None
+    shape = graph.by_name[node.args[1].name].shape
+    depthwise = not op.startswith("conv_transpose") and len(node.args) > 6 and node.args[6] != 1 and shape[1] == 1
+    return None if depthwise else len(node.shape) - len(shape) + 1
+
+
+_CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+
+
+def layer_name(graph: Graph, node: Node) -> str:
+    """The module of a layer's first weight, such as `layer1.0.conv1`; the node's name where it has none."""
+    candidates = node.refs if node.base in ("embedding", "addmm") else node.refs[1:]
+    for name in candidates:
+        if path := _first_parameter(graph, Ref(name)):
+            return path.rpartition(".")[0] or path
+    return node.name
+
+
+def _first_parameter(graph: Graph, ref: Ref) -> str:
+    """Path of the parameter that an argument is computed from; empty where it depends on the input."""
+    node = graph.by_name[ref.name]
+    while node.op != "parameter":
+        if node.op == "input" or not node.refs:
+            return ""
+        node = graph.by_name[node.refs[0]]
+    return node.target
+
+
+def _producers(graph: Graph, axes: Mapping[str, tuple[Axes, ...]], component: Labels) -> _Producers:
+    producers = []
+    for node in graph.nodes:
+        axis = channel_axis(graph, node)
+        labels = None if axis is None else axes[node.name][0][axis]
+        if labels is not None:
+            producers.append((layer_name(graph, node), component[labels]))
     return producers
 
 
 def _frozen(
-    graph: Graph,
-    axes: Mapping[str, tuple[Axes, ...]],
-    component: Labels,
-    freezes: list[tuple[Labels, str]],
-    frozen: Mask,
+    producers: _Producers, component: Labels, freezes: list[tuple[Labels, str]], frozen: Mask
 ) -> tuple[Frozen, ...]:
     """Layers with output channels that cannot shrink, with every reason that reaches them."""
     reasons: dict[int, set[str]] = {}
     for labels, reason in freezes:
         for c in np.unique(component[labels]).tolist():
             reasons.setdefault(c, set()).add(reason)
-    result = []
-    for (path, axis), (_, name) in _producers(graph).items():
-        own = axes[graph.parameters[path].name][0][axis]
-        assert own is not None
-        stuck = component[own][frozen[component[own]]]
-        if len(stuck):
+    result: dict[str, Frozen] = {}
+    for name, own in producers:
+        stuck = own[frozen[own]]
+        if len(stuck) and name not in result:
             why = sorted(set().union(*(reasons[c] for c in np.unique(stuck).tolist())))
-            result.append(Frozen(name, len(stuck), tuple(why)))
-    return tuple(result)
+            result[name] = Frozen(name, len(stuck), tuple(why))
+    return tuple(result.values())

@@ -6,7 +6,7 @@ outputs rather than to its loss, whose gradient vanishes at convergence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,11 @@ from torch.fx.node import Node as FxNode
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import QualityError, UsageError, did_you_mean
-from edgeprune.graph import Node, Ref
-from edgeprune.pruning.groups import ChannelGroups
-from edgeprune.pruning.labels import base_op
+from edgeprune.pruning.groups import ChannelGroups, channel_axis
 from edgeprune.pruning.trace import Captured, attribute
 
 Scores = dict[str, "np.ndarray[Any, np.dtype[np.float64]]"]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
 Batches = Sequence[torch.Tensor]
 Criterion = Callable[[Captured, ChannelGroups, Batches, int], Scores]
 
@@ -65,40 +64,38 @@ class Site:
 
     node: str
     axis: int
-    group: np.ndarray[Any, np.dtype[np.int64]]
-    channel: np.ndarray[Any, np.dtype[np.int64]]
+    group: Indices
+    channel: Indices
 
 
 def sites(groups: ChannelGroups) -> tuple[Site, ...]:
     """All sites of all groups. A depthwise layer is no site: it continues its input's channels."""
+    owner, index = owners(groups)
+    found = []
+    for node in groups.graph.nodes:
+        axis = channel_axis(groups.graph, node)
+        components = None if axis is None else groups.components_at(node.name, axis)
+        if axis is None or components is None or (owner[components] < 0).all():
+            continue
+        users = groups.graph.users[node.name]
+        name = node.name
+        if len(node.shapes) > 1:  # a recurrent layer: the first of its outputs
+            name = next((user.name for user in users if user.args[1] == 0), "")
+        elif len(users) == 1 and users[0].base == "batch_norm":
+            name = users[0].name
+        if name:
+            found.append(Site(name, axis, owner[components], index[components]))
+    return tuple(found)
+
+
+def owners(groups: ChannelGroups) -> tuple[Indices, Indices]:
+    """Per component: the index of its group (-1: stays) and of its channel in the group."""
     owner = np.full(int(groups.component.max(initial=-1)) + 1, -1)
     index = np.zeros(len(owner), np.int64)
     for g, group in enumerate(groups.groups):
         owner[group.channels] = g
         index[group.channels] = np.arange(group.width)
-    found = []
-    for node in groups.graph.nodes:
-        axis = _channel_axis(groups, node)
-        components = None if axis is None else groups.components_at(node.name, axis)
-        if axis is None or components is None or (owner[components] < 0).all():
-            continue
-        users = groups.graph.users[node.name]
-        normed = len(users) == 1 and base_op(users[0].op) == "batch_norm"
-        found.append(Site(users[0].name if normed else node.name, axis, owner[components], index[components]))
-    return tuple(found)
-
-
-def _channel_axis(groups: ChannelGroups, node: Node) -> int | None:
-    op = base_op(node.op)
-    if op == "linear":
-        return len(node.shape) - 1
-    if not op.startswith("conv"):
-        return None
-    weight = node.args[1]
-    depthwise = op in ("conv1d", "conv2d", "conv3d") and len(node.args) > 6 and node.args[6] != 1
-    if depthwise and isinstance(weight, Ref) and groups.graph.by_name[weight.name].shape[1] == 1:
-        return None
-    return 1
+    return owner, index
 
 
 class _Recorder(Interpreter):
@@ -172,30 +169,39 @@ def l1(captured: Captured, groups: ChannelGroups, batches: Batches, seed: int) -
 
     Averaged within each layer's own mean, so that layers of different scale compare.
     """
+    owner, index = owners(groups)
     scores = {group.name: np.zeros(group.width) for group in groups.groups}
-    for site, node in _weighted_sites(groups):
-        axis = 1 if base_op(node.op).startswith("conv_transpose") else 0
-        weight_ref = node.args[1]
-        assert isinstance(weight_ref, Ref)
-        weight = attribute(captured.module, groups.graph.by_name[weight_ref.name].target).detach()
+    for path, axis in _producing_weights(groups):
+        components = groups.components_at(groups.graph.parameters[path].name, axis)
+        assert components is not None
+        weight = attribute(captured.module, path).detach()
         norms = weight.abs().transpose(0, axis).flatten(1).mean(1).double().cpu().numpy()
         norms = norms / max(norms.mean(), 1e-12)
-        for g in np.unique(site.group[site.group >= 0]).tolist():
-            mine = site.group == g
-            np.add.at(scores[groups.groups[g].name], site.channel[mine], norms[mine])
+        for g in np.unique(owner[components]).tolist():
+            mine = components[owner[components] == g]
+            if g >= 0:
+                np.add.at(scores[groups.groups[g].name], index[mine], norms[owner[components] == g])
     return scores
 
 
-def _weighted_sites(groups: ChannelGroups) -> list[tuple[Site, Node]]:
-    layers = [node for node in groups.graph.nodes if _channel_axis(groups, node) is not None]
-    by_site: Mapping[str, Site] = {site.node: site for site in sites(groups)}
-    pairs = []
-    for node in layers:
-        users = groups.graph.users[node.name]
-        site = by_site.get(node.name) or (by_site.get(users[0].name) if len(users) == 1 else None)
-        if site is not None:
-            pairs.append((site, node))
-    return pairs
+def _producing_weights(groups: ChannelGroups) -> list[tuple[str, int]]:
+    """(path, axis) of every weight that computes the channels of some layer along that axis."""
+    found: dict[tuple[str, int], None] = {}
+    for node in groups.graph.nodes:
+        axis = channel_axis(groups.graph, node)
+        out = None if axis is None else groups.components_at(node.name, axis)
+        if out is None:
+            continue
+        wanted = frozenset(out.tolist())
+        for name in node.refs:
+            weight = groups.graph.by_name[name]
+            if weight.op == "parameter" and len(weight.shape) > 1:
+                for i in range(len(weight.shape)):
+                    own = groups.components_at(name, i)
+                    if own is not None and wanted >= frozenset(own.tolist()):
+                        found.setdefault((weight.target, i))
+                        break
+    return list(found)
 
 
 @criterion

@@ -11,7 +11,7 @@ from edgeprune.device.memory import live_sets
 from edgeprune.device.ops import Op
 from edgeprune.graph import Graph
 from edgeprune.pruning.groups import ChannelGroups, Width
-from edgeprune.pruning.plan import aligned
+from edgeprune.pruning.plan import aligned, own_step
 from edgeprune.pruning.solver import Expression, Limit, Vector
 
 Table = np.ndarray[Any, Any]
@@ -21,14 +21,16 @@ _MOST_LEVELS = 16
 
 
 def width_levels(groups: ChannelGroups, step: int, min_keep: float) -> Levels:
-    """Allowed widths per group: multiples of the step from `min_keep` of the width up, and the full width.
+    """Allowed widths per group: those on the step from `min_keep` of the width up, and the full width.
 
-    At most 16 per group, evenly spread; a group no wider than the step keeps its width.
+    At most 16 per group, evenly spread; a group no wider than the step keeps its width. Where one channel takes several
+    positions of a layer (one per head, say), fewer channels make a step.
     """
     levels = []
     for group in groups.groups:
-        least = aligned(max(min_keep * group.width, 1), group.width, step)
-        allowed = list(range(least, group.width, step))
+        own = own_step(group, step)
+        least = aligned(max(min_keep * group.width, 1), group.width, own)
+        allowed = list(range(least, group.width, own))
         if len(allowed) >= _MOST_LEVELS:
             picks = np.unique(np.linspace(0, len(allowed) - 1, _MOST_LEVELS - 1).round().astype(int))
             allowed = [allowed[i] for i in picks]

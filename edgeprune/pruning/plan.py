@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import gcd
 from typing import Any, Literal
 
 import numpy as np
 
 from edgeprune.errors import UsageError, did_you_mean
-from edgeprune.graph import Arg, Graph, Node, Ref, Shape
-from edgeprune.pruning.groups import ChannelGroups, Mask
-from edgeprune.pruning.labels import base_op, slice_arguments
+from edgeprune.graph import Graph, Node, Shape
+from edgeprune.pruning.groups import ChannelGroup, ChannelGroups
+from edgeprune.pruning.rewrites import REWRITES, Shrinking
 from edgeprune.values import Value
 
 Scores = np.ndarray[Any, np.dtype[np.float64]]  # (channels,), larger stays
@@ -60,130 +61,39 @@ def apply(plan: Plan, groups: ChannelGroups) -> Graph:
         UsageError: The plan does not fit the graph.
     """
     check_plan(plan, groups)
-    keep = groups.keep_mask({name: np.array(indices) for name, indices in plan.keep.items()})
-    return Graph(tuple(_rewritten(node, groups, keep) for node in groups.graph.nodes))
+    shrinking = shrinking_of(groups, plan)
+    return Graph(tuple(_rewritten(node, shrinking) for node in groups.graph.nodes))
 
 
-def kept_positions(groups: ChannelGroups, keep: Mask, node: str, axis: int, output: int = 0) -> Mask | None:
-    """Which positions of an axis stay; None where the axis cannot shrink."""
-    components = groups.components_at(node, axis, output)
-    return None if components is None else keep[components]
+def shrinking_of(groups: ChannelGroups, plan: Plan) -> Shrinking:
+    """Which positions stay on every axis under the plan."""
+    return Shrinking(groups, groups.keep_mask({name: np.array(indices) for name, indices in plan.keep.items()}))
 
 
-def _rewritten(node: Node, groups: ChannelGroups, keep: Mask) -> Node:
-    shapes = tuple(_new_shape(groups, keep, node, i) for i in range(len(node.shapes)))
-    if shapes == node.shapes and not _reads_channels(node):
-        return node
-    rewrite = _REWRITES.get(base_op(node.op))
-    new = replace(node, shapes=shapes)
-    return new if rewrite is None else rewrite(new, node, groups, keep)
+def _rewritten(node: Node, shrinking: Shrinking) -> Node:
+    shapes = tuple(_new_shape(node, shrinking, i) for i in range(len(node.shapes)))
+    if node.value:
+        return replace(node, shapes=shapes, value=_list_left(node, shrinking))
+    rewrite = REWRITES.get(node.base)
+    if rewrite is None:
+        return node if shapes == node.shapes else replace(node, shapes=shapes)
+    return rewrite(replace(node, shapes=shapes), node, shrinking)  # a slice may keep its width while its source shrinks
 
 
-def _reads_channels(node: Node) -> bool:
-    """A slice can keep its own width while the axis it cuts from shrinks."""
-    return base_op(node.op) in _REWRITES
+def _new_shape(node: Node, shrinking: Shrinking, output: int) -> Shape:
+    masks = [shrinking.mask(node.name, axis, output) for axis in range(len(node.shapes[output]))]
+    return tuple(n if mask is None else int(mask.sum()) for n, mask in zip(node.shapes[output], masks))
 
 
-def _new_shape(groups: ChannelGroups, keep: Mask, node: Node, output: int) -> Shape:
-    sizes = []
-    for axis, size in enumerate(node.shapes[output]):
-        mask = kept_positions(groups, keep, node.name, axis, output)
-        sizes.append(size if mask is None else int(mask.sum()))
-    return tuple(sizes)
-
-
-def _replace_arg(node: Node, position: int, value: Arg) -> Node:
-    return replace(node, args=(*node.args[:position], value, *node.args[position + 1 :]))
-
-
-def _sizes(position: int) -> Any:
-    """Rewrite a list of literal sizes; numbers computed at run time and -1 stay."""
-
-    def rewrite(new: Node, old: Node, groups: ChannelGroups, keep: Mask) -> Node:
-        sizes = old.args[position]
-        assert isinstance(sizes, tuple)
-        first = len(new.shape) - len(sizes)
-        changed = tuple(
-            new.shape[i + first] if isinstance(size, int) and size > 0 and old.shape[i + first] == size else size
-            for i, size in enumerate(sizes)
-        )
-        return _replace_arg(new, position, changed)
-
-    return rewrite
-
-
-def _unflatten(new: Node, old: Node, groups: ChannelGroups, keep: Mask) -> Node:
-    axis, sizes = old.args[1], old.args[2]
-    assert isinstance(axis, int) and isinstance(sizes, tuple)
-    axis %= len(old.shape) - len(sizes) + 1
-    return _replace_arg(new, 2, tuple(new.shape[axis + i] if size != -1 else -1 for i, size in enumerate(sizes)))
-
-
-def _conv(new: Node, old: Node, groups: ChannelGroups, keep: Mask) -> Node:
-    weight = old.args[1]
-    assert isinstance(weight, Ref)
-    old_shape = groups.graph.by_name[weight.name].shape
-    if len(old.args) <= 6 or old.args[6] == 1 or old_shape[1] != 1:
-        return new  # grouped convolutions keep their number of groups
-    x = old.args[0]
-    assert isinstance(x, Ref)
-    mask = kept_positions(groups, keep, x.name, len(groups.graph.by_name[x.name].shape) - len(old_shape) + 1)
-    return new if mask is None else _replace_arg(new, 6, int(mask.sum()))
-
-
-def _pad(new: Node, old: Node, groups: ChannelGroups, keep: Mask) -> Node:
-    widths = old.args[1]
-    assert isinstance(widths, tuple)
-    changed = list(widths)
-    for i in range(len(widths) // 2):
-        axis = len(old.shape) - 1 - i
-        mask = kept_positions(groups, keep, old.name, axis)
-        left, right = widths[2 * i], widths[2 * i + 1]
-        if mask is not None and isinstance(left, int) and isinstance(right, int):
-            changed[2 * i] = int(mask[:left].sum())
-            changed[2 * i + 1] = int(mask[len(mask) - right :].sum())
-    return _replace_arg(new, 1, tuple(changed))
-
-
-def _slice(new: Node, old: Node, groups: ChannelGroups, keep: Mask) -> Node:
-    x = old.args[0]
-    assert isinstance(x, Ref)
-    axis, start, stop, _ = slice_arguments(old, len(old.shape))
-    mask = kept_positions(groups, keep, x.name, axis)
-    if mask is None or not isinstance(start, int) or not isinstance(stop, int):
-        return new
-    first, last, _ = slice(start, stop).indices(len(mask))
-    begin = int(mask[:first].sum())
-    end = begin + int(mask[first:last].sum())
-    new = _replace_arg(new, 2, begin) if len(old.args) > 2 else new
-    return _replace_arg(new, 3, stop if stop > len(mask) else end) if len(old.args) > 3 else new
-
-
-def _split(new: Node, old: Node, groups: ChannelGroups, keep: Mask) -> Node:
-    axis = int(old.args[2]) if len(old.args) > 2 else int(old.kwargs.get("dim", 0))  # type: ignore[arg-type]
-    axis %= len(old.shapes[0])
-    sizes = tuple(shape[axis] for shape in new.shapes)
-    if sizes == tuple(shape[axis] for shape in old.shapes):
-        return new
-    return replace(new, op="aten.split_with_sizes.default", args=(old.args[0], sizes, axis), kwargs={})
-
-
-_REWRITES: Mapping[str, Any] = {
-    "reshape": _sizes(1),
-    "view": _sizes(1),
-    "_unsafe_view": _sizes(1),
-    "expand": _sizes(1),
-    "unflatten": _unflatten,
-    "conv1d": _conv,
-    "conv2d": _conv,
-    "conv3d": _conv,
-    "pad": _pad,
-    "constant_pad_nd": _pad,
-    "slice": _slice,
-    "split": _split,
-    "chunk": _split,
-    "split_with_sizes": _split,
-}
+def _list_left(node: Node, shrinking: Shrinking) -> tuple[int, ...]:
+    """A constant list after its own positions went, and those of the tensor that it points into."""
+    own = shrinking.mask(node.name, 0)
+    left = np.array(node.value) if own is None else np.array(node.value)[own]
+    if node.name in shrinking.groups.renumbered:
+        kept = shrinking.mask(*shrinking.groups.renumbered[node.name])
+        if kept is not None:
+            left = (np.cumsum(kept) - 1)[left % len(kept)]
+    return tuple(left.tolist())
 
 
 def uniform(groups: ChannelGroups, share: float, step: int, scores: Mapping[str, Scores] | None = None) -> Plan:
@@ -196,10 +106,15 @@ def uniform(groups: ChannelGroups, share: float, step: int, scores: Mapping[str,
     """
     keep = {}
     for group in groups.groups:
-        width = aligned(group.width * share, group.width, step)
+        width = aligned(group.width * share, group.width, own_step(group, step))
         score = None if scores is None else scores[group.name]
         keep[group.name] = best_channels(width, group.width, score)
     return Plan(keep=keep)
+
+
+def own_step(group: ChannelGroup, step: int) -> int:
+    """How many of a group's channels make the layers' widths a multiple of `step`."""
+    return step // gcd(step, group.unit)
 
 
 def aligned(width: float, full: int, step: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch.fx.node import Node as FxNode
 
 from edgeprune.graph import Arg, Node, Ref
 from edgeprune.pruning.groups import ChannelGroups
-from edgeprune.pruning.plan import Plan, apply, kept_positions
+from edgeprune.pruning.plan import Plan, apply, shrinking_of
+from edgeprune.pruning.rewrites import Mask
 from edgeprune.pruning.trace import Captured, CapturedModule, attribute
 
 
@@ -27,12 +29,15 @@ def prune(captured: Captured, groups: ChannelGroups, plan: Plan) -> Captured:
         UsageError: The plan does not fit the model.
     """
     graph = apply(plan, groups)
-    keep = groups.keep_mask({name: np.array(indices) for name, indices in plan.keep.items()})
-    module = copy_module(captured.module)
+    shrinking = shrinking_of(groups, plan)
+    smaller: dict[int, torch.Tensor] = {}
     for path, node in groups.graph.parameters.items():
-        masks = [kept_positions(groups, keep, node.name, axis) for axis in range(len(node.shape))]
-        if any(mask is not None and not mask.all() for mask in masks):
-            _slice_parameter(module, path, masks)
+        masks = [shrinking.mask(node.name, axis) for axis in range(len(node.shape))]
+        value = graph.by_name[node.name].value
+        if value != node.value or any(mask is not None and not mask.all() for mask in masks):
+            tensor = attribute(captured.module, path)
+            smaller[id(tensor)] = _sliced(tensor, masks, value)
+    module = copy_module(captured.module, smaller)
     for fx_node in module.graph.nodes:
         old, new = groups.graph.by_name[fx_node.name], graph.by_name[fx_node.name]
         if new != old:
@@ -41,45 +46,24 @@ def prune(captured: Captured, groups: ChannelGroups, plan: Plan) -> Captured:
     return Captured(module, graph)
 
 
-def masked(captured: Captured, groups: ChannelGroups, plan: Plan) -> CapturedModule:
-    """The full-size model with every weight of a removed channel set to zero: what surgery must reproduce."""
-    keep = groups.keep_mask({name: np.array(indices) for name, indices in plan.keep.items()})
-    module = copy_module(captured.module)
-    for path, node in groups.graph.parameters.items():
-        tensor = attribute(module, path)
-        if not tensor.is_floating_point() or path.endswith(("running_mean", "running_var")):
-            continue
-        for axis in range(len(node.shape)):
-            mask = kept_positions(groups, keep, node.name, axis)
-            if mask is not None and not mask.all():
-                with torch.no_grad():
-                    removed = torch.from_numpy(np.flatnonzero(~mask)).to(tensor.device)
-                    tensor.index_fill_(axis, removed, 0.0)
-    return module
-
-
-def copy_module(module: CapturedModule) -> CapturedModule:
-    """An independent copy."""
+def copy_module(module: CapturedModule, replaced: Mapping[int, torch.Tensor] | None = None) -> CapturedModule:
+    """An independent copy; tensors whose id is in `replaced` are taken from there instead of copied."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own pytree deprecation while it copies the calling convention
-        return copy.deepcopy(module)
+        return copy.deepcopy(module, dict(replaced or {}))
 
 
-def _slice_parameter(module: torch.nn.Module, path: str, masks: list[Any]) -> None:
-    owner_path, _, name = path.rpartition(".")
-    owner = module.get_submodule(owner_path)
-    tensor = attribute(module, path)
+def _sliced(tensor: torch.Tensor, masks: list[Mask | None], value: tuple[int, ...]) -> torch.Tensor:
+    """The positions that stay, or the given whole numbers, as a tensor of the same kind."""
     data = tensor.detach()
     for axis, mask in enumerate(masks):
         if mask is not None and not mask.all():
             data = data.index_select(axis, torch.from_numpy(np.flatnonzero(mask)).to(data.device))
-    data = data.clone()
+    if value:
+        data = data.new_tensor(value)
     if isinstance(tensor, torch.nn.Parameter):
-        setattr(owner, name, torch.nn.Parameter(data, requires_grad=tensor.requires_grad))
-    elif name in owner._buffers:
-        owner.register_buffer(name, data, persistent=name not in owner._non_persistent_buffers_set)
-    else:
-        setattr(owner, name, data)
+        return torch.nn.Parameter(data, requires_grad=tensor.requires_grad)
+    return data
 
 
 def _rewrite(module: CapturedModule, fx_node: FxNode, old: Node, new: Node) -> None:
@@ -90,9 +74,14 @@ def _rewrite(module: CapturedModule, fx_node: FxNode, old: Node, new: Node) -> N
         fx_node.args = tuple(_to_fx(arg, by_name) for arg in new.args)
         fx_node.kwargs = {}
         return
-    for position, (before, after) in enumerate(zip(old.args, new.args, strict=True)):
-        if before != after:
-            fx_node.update_arg(position, _merged(fx_node.args[position], before, after))
+    fx_node.args, fx_node.kwargs = rewritten_args(fx_node, old, new)
+
+
+def rewritten_args(fx_node: FxNode, old: Node, new: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a program's step with the literals that a plan changes; run-time numbers stay."""
+    args = tuple(_merged(c, b, a) for c, b, a in zip(fx_node.args, old.args, new.args, strict=True))
+    kwargs = {key: _merged(fx_node.kwargs[key], old.kwargs[key], new.kwargs[key]) for key in fx_node.kwargs}
+    return args, kwargs
 
 
 def _merged(current: Any, before: Arg, after: Arg) -> Any:

@@ -8,6 +8,7 @@ rewritten even where the user's Python hard-codes them.
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,19 +17,26 @@ import torch
 from torch.export import Dim
 from torch.fx import GraphModule
 from torch.fx.node import Node as FxNode
+from torch.utils import _pytree as pytree
 
-from edgeprune.errors import UnsupportedError
+from edgeprune.errors import UnsupportedError, UsageError
 from edgeprune.graph import Arg, Graph, Node, Ref, Shape
+from edgeprune.pruning.program import normalise
 
+_BATCH_NORM_MODE = 5
 # Operators whose behaviour depends on train/eval mode, and the position of that flag.
 _MODE_ARGUMENT = {
-    torch.ops.aten.batch_norm.default: 5,
+    torch.ops.aten.batch_norm.default: _BATCH_NORM_MODE,
+    torch.ops.aten.instance_norm.default: _BATCH_NORM_MODE,
     torch.ops.aten.dropout.default: 2,
     torch.ops.aten.dropout_.default: 2,
     torch.ops.aten.feature_dropout.default: 2,
     torch.ops.aten.feature_dropout_.default: 2,
     torch.ops.aten.alpha_dropout.default: 2,
 }
+
+
+_LONGEST_LIST = 1 << 16
 
 
 class CapturedModule(GraphModule):
@@ -39,6 +47,8 @@ class CapturedModule(GraphModule):
         changed = False
         for node in self.graph.nodes:
             position = _MODE_ARGUMENT.get(node.target) if node.op == "call_function" else None
+            if position == _BATCH_NORM_MODE and node.args[3] is None:  # has no statistics of its own to switch to
+                continue
             if position is not None and len(node.args) > position and node.args[position] is not mode:
                 node.update_arg(position, mode)
                 changed = True
@@ -58,25 +68,28 @@ class Captured:
     graph: Graph
 
 
-def trace(model: torch.nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> Captured:
+Example = torch.Tensor | tuple[Any, ...] | dict[str, Any]
+
+
+def trace(model: torch.nn.Module, example: Example) -> Captured:
     """The model as a program of ATen operators with a free batch size, in eval mode. The model is left unchanged.
 
     Args:
         model: Any module; captured as it behaves in eval mode.
-        example: Its inputs, batch on axis 0; the values are not used.
+        example: Its input, its inputs in order, or its inputs by name; lists and dictionaries of tensors may nest.
+            The batch is on axis 0 of every tensor whose size there is the first tensor's; the values are not used.
 
     Raises:
         UnsupportedError: The model branches on its data or fixes the batch size; the message quotes why.
     """
-    inputs = example if isinstance(example, tuple) else (example,)
-    pair = tuple(torch.cat([x[:1], x[:1]]).detach() for x in inputs)  # a batch of one would be taken as a constant
-    batch = Dim("batch")
+    inputs = positional(model, example)
+    pair, dynamic = _two_samples(inputs)
     was_training = model.training
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.eval()
-            program = torch.export.export(model, pair, dynamic_shapes=[{0: batch} for _ in pair], strict=False)
+            program = torch.export.export(model, pair, dynamic_shapes=dynamic, strict=False)
             module = program.module()
     except Exception as err:  # torch.export raises many unrelated types
         reason = next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)
@@ -92,17 +105,41 @@ def trace(model: torch.nn.Module, example: torch.Tensor | tuple[torch.Tensor, ..
     return Captured(captured, graph_of(captured))
 
 
+def positional(model: torch.nn.Module, example: Example) -> tuple[Any, ...]:
+    """The inputs in the order in which the model's forward takes them.
+
+    Raises:
+        UsageError: A name that the forward does not take.
+    """
+    if isinstance(example, dict):
+        try:
+            return inspect.signature(model.forward).bind(**example).args
+        except TypeError as err:
+            raise UsageError(f"the example does not fit the model: {err}", where=type(model).__name__) from None
+    return example if isinstance(example, tuple) else (example,)
+
+
+def _two_samples(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The inputs with two samples each (a batch of one would be taken as a constant), and which axes are free."""
+    batch = Dim("batch")
+    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor) and leaf.ndim]
+    size = len(tensors[0]) if tensors else 0
+
+    def batched(leaf: Any) -> bool:
+        return isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == size
+
+    pair = pytree.tree_map(lambda x: torch.cat([x[:1], x[:1]]).detach() if batched(x) else x, inputs)
+    dynamic = pytree.tree_map(lambda x: {0: batch} if batched(x) else None, inputs)
+    return pair, dynamic
+
+
 def _editable(module: GraphModule) -> CapturedModule:
-    for node in list(module.graph.nodes):
-        if node.op == "call_module" and node.target == "_guards_fn":
-            module.graph.erase_node(node)  # checks the sizes of the example, which surgery changes
-        elif node.op == "call_function" and node.target is torch.ops.aten._assert_tensor_metadata.default:
-            module.graph.erase_node(node)
+    normalise(module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         captured = copy.deepcopy(CapturedModule(module, module.graph))  # parameters of its own
     for parameter in captured.parameters():
-        parameter.requires_grad_(True)
+        parameter.requires_grad_(parameter.is_floating_point())
     return captured.eval()
 
 
@@ -118,7 +155,8 @@ def _node(module: GraphModule, node: FxNode) -> Node:
         return Node(node.name, "input", shapes=_shapes(node.meta.get("val")))
     if node.op == "get_attr":
         target = str(node.target)
-        return Node(node.name, "parameter", shapes=(tuple(attribute(module, target).shape),), target=target)
+        tensor = attribute(module, target)
+        return Node(node.name, "parameter", shapes=(tuple(tensor.shape),), target=target, value=_positions(tensor))
     if node.op == "output":
         return Node(node.name, "output", args)
     if node.op == "call_module":
@@ -132,6 +170,13 @@ def attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
     value = getattr(module.get_submodule(owner), name)
     assert isinstance(value, torch.Tensor), path
     return value
+
+
+def _positions(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The contents of a list of whole numbers, which may be positions on a channel axis."""
+    if tensor.dtype != torch.int64 or tensor.ndim != 1 or len(tensor) > _LONGEST_LIST:
+        return ()
+    return tuple(tensor.tolist())
 
 
 def _op_name(target: Any) -> str:

@@ -96,7 +96,8 @@ def test_machine_versions_command_and_load_stand_below(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "prune.json").read_text())
     text = page(tmp_path)
     assert document["machine"]["cpu"] in text.replace("\n", " ")
-    assert "`python -m bench.prune`" in text and "load before and after" in text.replace("\n", " ")
+    flat = text.replace("\n", " ")
+    assert "`python -m bench.prune`" in flat and "load before and after" in flat
 
 
 @pytest.mark.parametrize("line", page().splitlines())

@@ -9,12 +9,12 @@ from torch import nn
 
 from edgeprune.errors import QualityError, UsageError
 from edgeprune.pruning import importance as module
+from edgeprune.pruning.check import masked_outputs
 from edgeprune.pruning.curves import kl_divergence, measured_curves, relative_error
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.importance import CRITERIA, criterion, importance, sites
 from edgeprune.pruning.limits import width_levels
 from edgeprune.pruning.plan import Plan
-from edgeprune.pruning.surgery import masked
 from edgeprune.pruning.trace import Captured, trace
 from tests.pruning.nets import NETS, randomised
 
@@ -133,7 +133,7 @@ def test_a_measured_point_is_the_damage_of_the_masked_model() -> None:
     group, widths = groups.groups[0], levels[0]
     kept = tuple(sorted(np.argsort(-scores[group.name], kind="stable")[: widths[0]].tolist()))
     with torch.no_grad():
-        small = masked(dense, groups, Plan(keep={group.name: kept}))(samples)
+        small = masked_outputs(dense, groups, Plan(keep={group.name: kept}), samples)
         want = relative_error(dense.module(samples), small)
     assert curves[group.name][0] == pytest.approx(want, rel=1e-4)
 

@@ -1,0 +1,247 @@
+"""Operators that rearrange axes: reshapes, permutations, broadcasts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from edgeprune.graph import Node, Ref, Shape
+from edgeprune.pruning.labels import Axes, Labelling, Labels, frozen_by, rule
+from edgeprune.pruning.rewrites import Shrinking, rewrite, sizes_at, with_arg
+
+_SIZED = ("reshape", "view", "_unsafe_view")
+
+
+@rule("permute")
+def _permute(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    x, order = run.of(node.args[0]), node.args[1]
+    assert isinstance(order, tuple)
+    return (tuple(x[int(d)] for d in order),)  # type: ignore[arg-type]
+
+
+@rule("transpose", "swapaxes", "t", "numpy_T", "mT", "swapdims")
+def _transpose(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    x = list(run.of(node.args[0]))
+    if len(node.args) < 3:
+        return (tuple(x[::-1] if node.base != "mT" else (*x[:-2], x[-1], x[-2])),)
+    i, j = int(node.args[1]), int(node.args[2])  # type: ignore[arg-type]
+    x[i], x[j] = x[j], x[i]
+    return (tuple(x),)
+
+
+@rule("movedim", "moveaxis")
+def _movedim(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    x = run.of(node.args[0])
+    pairs = [dims if isinstance(dims, tuple) else (dims,) for dims in node.args[1:3]]
+    source, target = ([int(d) % len(x) for d in dims] for dims in pairs)  # type: ignore[arg-type]
+    moved = dict(zip(target, source))
+    rest = iter(i for i in range(len(x)) if i not in source)
+    return (tuple(x[moved[i]] if i in moved else x[next(rest)] for i in range(len(x))),)
+
+
+@rule(*_SIZED, "flatten", "unflatten", "squeeze", "unsqueeze", "reshape_as", "view_as", "ravel")
+def _reshape(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    assert isinstance(node.args[0], Ref)
+    x, old, new = run.of(node.args[0]), run.shape(node.args[0]), node.shape
+    if prod(old) != prod(new):  # a view as another type
+        return frozen_by(run, node, f"no rule for {node.op} ({node.name})")
+    out: list[Labels | None] = [None] * len(new)
+    sizes = node.args[1] if node.base in _SIZED else None
+    covered: set[int] = set()
+    for old_axes, new_axes in matching_axes(old, new):
+        covered.update(old_axes)
+        block = [x[i] for i in old_axes], [old[i] for i in old_axes], [new[i] for i in new_axes]
+        for i, labels in zip(new_axes, _regrouped(run, node, *block)):
+            if labels is not None and isinstance(sizes, tuple) and isinstance(sizes[i], Ref):
+                run.freeze(labels, f"size computed at run time in {node.name}")
+            out[i] = labels
+    run.freeze_all([labels for i, labels in enumerate(x) if i not in covered], "single channel")
+    if node.base in ("reshape_as", "view_as"):
+        other = run.of(node.args[1])
+        for i, labels in enumerate(out):
+            if labels is not None or other[i] is not None:
+                out[i] = run.tie(labels, other[i], f"meets an axis that cannot shrink in {node.name}")
+    return (tuple(out),)
+
+
+def matching_axes(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
+    """Smallest runs of axes of the two shapes with equal products, left to right; axes of size one stand apart."""
+    blocks, i, j = [], 0, 0
+    rows = [k for k, size in enumerate(old) if size != 1]
+    columns = [k for k, size in enumerate(new) if size != 1]
+    while i < len(rows) or j < len(columns):
+        a, b = rows[i : i + 1], columns[j : j + 1]
+        i, j = i + 1, j + 1
+        while prod(old[k] for k in a) != prod(new[k] for k in b):
+            if prod(old[k] for k in a) < prod(new[k] for k in b):
+                a.append(rows[i])
+                i += 1
+            else:
+                b.append(columns[j])
+                j += 1
+        blocks.append((a, b))
+    return blocks
+
+
+def _regrouped(
+    run: Labelling, node: Node, labels: Sequence[Labels | None], old: Sequence[int], new: Sequence[int]
+) -> list[Labels | None]:
+    """Labels of the new axes of one block of a reshape."""
+    labelled = [i for i, axis in enumerate(labels) if axis is not None]
+    if not labelled:
+        return [None] * len(new)
+    if len(labelled) > 1:
+        run.freeze_all(labels, f"two channel axes are merged in {node.name}")
+        return [None] * len(new)
+    position = labelled[0]
+    channels = labels[position]
+    assert channels is not None
+    before, after = prod(old[:position]), prod(old[position + 1 :])
+    return split_axis(run, np.tile(np.repeat(channels, after), before), new)
+
+
+def split_axis(run: Labelling, labels: Labels, sizes: Sequence[int]) -> list[Labels | None]:
+    """Labels of the axes that one axis is split into.
+
+    Where labels differ along one new axis alone, it gets them. Where they differ along several, one axis keeps the
+    channels and they are tied over the others: the widest (positions inside every head), or with `by_head` the one
+    outside it (whole heads).
+    """
+    grid = labels.reshape(tuple(sizes))
+    varying = [i for i, n in enumerate(sizes) if n > 1 and (grid != grid.take([0], i)).any()]
+    if not varying:
+        run.freeze(labels, "single channel")
+        return [None] * len(sizes)
+    keep = max(varying, key=lambda i: (sizes[i], i))
+    if run.by_head and keep == varying[-1] and len(varying) > 1:
+        keep = varying[-2]
+    row = run.tie_rows(np.moveaxis(grid, keep, -1).reshape(-1, sizes[keep]))
+    return [row if i == keep else None for i in range(len(sizes))]
+
+
+rewrite(*_SIZED)(sizes_at(1))
+
+
+@rewrite("unflatten")
+def _unflatten(new: Node, old: Node, shrinking: Shrinking) -> Node:
+    axis, sizes = old.args[1], old.args[2]
+    assert isinstance(axis, int) and isinstance(sizes, tuple)
+    axis %= len(old.shape) - len(sizes) + 1
+    return with_arg(new, 2, tuple(new.shape[axis + i] if size != -1 else -1 for i, size in enumerate(sizes)))
+
+
+@rule("expand", "broadcast_to", "expand_as")
+def _expand(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    """A broadcast position is a copy: copies may go as what they meet goes."""
+    x, old, new = run.of(node.args[0]), run.shape(node.args[0]), node.shape
+    like = node.base == "expand_as"
+    other = run.of(node.args[1]) if like else (None,) * len(new)
+    sizes = node.args[1] if isinstance(node.args[1], tuple) else None
+    offset = len(new) - len(old)
+    out: list[Labels | None] = []
+    for i, size in enumerate(new):
+        labels = x[i - offset] if i >= offset else None
+        broadcast = i < offset or old[i - offset] != size
+        if broadcast:
+            run.freeze(labels, f"broadcast in {node.name}")
+            literal = sizes is not None and isinstance(sizes[i], int)
+            labels = other[i] if like else run.fresh(size) if literal and size > 1 else None
+        elif like and (labels is not None or other[i] is not None) and size > 1:
+            labels = run.tie(labels, other[i], f"meets an axis that cannot shrink in {node.name}")
+        elif labels is not None and sizes is not None and isinstance(sizes[i], Ref):
+            run.freeze(labels, f"size computed at run time in {node.name}")
+        out.append(labels)
+    return (tuple(out),)
+
+
+rewrite("expand", "broadcast_to")(sizes_at(1))
+
+
+@rule("repeat", "tile")
+def _repeat(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    x, old, counts = run.of(node.args[0]), run.shape(node.args[0]), node.args[1]
+    assert isinstance(counts, tuple)
+    offset = len(node.shape) - len(old)
+    out: list[Labels | None] = []
+    for i, size in enumerate(node.shape):
+        labels = x[i - offset] if i >= offset else None
+        out.append(None if labels is None else np.tile(labels, size // len(labels)))
+    return (tuple(out),)
+
+
+@rule("repeat_interleave")
+def _repeat_interleave(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    x, old = list(run.of(node.args[0])), run.shape(node.args[0])
+    dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
+    if not isinstance(dim, int) or not isinstance(node.args[1], int):
+        return frozen_by(run, node, f"no rule for {node.op} ({node.name})")
+    labels = x[dim]
+    x[dim] = None if labels is None else np.repeat(labels, node.shape[dim] // old[dim])
+    return (tuple(x),)
+
+
+@rule("pixel_shuffle")
+def _pixel_shuffle(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    x = run.of(node.args[0])
+    run.freeze_all(x[-2:], f"rearranged in {node.name}")
+    channels = x[-3]
+    out = None if channels is None else run.tie_rows(channels.reshape(node.shape[-3], -1).T)
+    return ((*x[:-3], out, None, None),)
+
+
+@rule("pixel_unshuffle")
+def _pixel_unshuffle(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    x = run.of(node.args[0])
+    run.freeze_all(x[-2:], f"rearranged in {node.name}")
+    channels = x[-3]
+    return ((*x[:-3], None if channels is None else np.repeat(channels, node.shape[-3] // len(channels)), None, None),)
+
+
+@rule("channel_shuffle")
+def _channel_shuffle(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    x, groups = list(run.of(node.args[0])), node.args[1]
+    assert isinstance(groups, int)
+    if x[1] is not None:
+        grid = x[1].reshape(groups, -1)
+        run.tie_rows(grid)
+        x[1] = grid.T.reshape(-1)
+    return (tuple(x),)
+
+
+@rule("im2col")
+def _im2col(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    """(n, c, h, w) -> (n, c * kernel positions, patches)."""
+    x = run.of(node.args[0])
+    run.freeze_all(x[-2:], f"rearranged in {node.name}")
+    channels = x[-3]
+    return ((*x[:-3], None if channels is None else np.repeat(channels, node.shape[-2] // len(channels)), None),)
+
+
+@rule("col2im")
+def _col2im(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    x = run.of(node.args[0])
+    run.freeze(x[-1], f"rearranged in {node.name}")
+    columns = x[-2]
+    out = None if columns is None else run.tie_rows(columns.reshape(node.shape[-3], -1).T)
+    return ((*x[:-2], out, None, None),)
+
+
+@rule("unfold")
+def _unfold(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    """Windows along one axis, as a new last axis."""
+    x, dim = list(run.of(node.args[0])), node.args[1]
+    assert isinstance(dim, int)
+    run.freeze(x[dim], f"windowed in {node.name}")
+    x[dim] = None
+    return ((*x, None),)
+
+
+@rule("view_as_complex", "view_as_real")
+def _complex(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    x = run.of(node.args[0])
+    if node.base == "view_as_real":
+        return ((*x, None),)
+    run.freeze(x[-1], "real and imaginary part")
+    return (x[:-1],)
