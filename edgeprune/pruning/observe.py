@@ -6,23 +6,26 @@ reaches it; what lies before (backbone, pyramid, heads up to their outputs) can 
 the example took, and `notes` say so.
 
 Modules that the example did not reach are never pruned. Where the path depends on data, another input may reach them:
-then whatever they could be given there is frozen (see `_out_of_reach`).
+then whatever they could be given there is frozen (see `_out_of_reach`), and so is what the example computed without
+using it. An example on which the model finds something shows more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch.fx import GraphModule
+from torch.fx.node import Node as FxNode
 
 from edgeprune.errors import UnsupportedError
 from edgeprune.graph import Arg, Graph, Node, Ref
 from edgeprune.pruning.recording import CONSTANT, Record, record
-from edgeprune.pruning.trace import Captured, CapturedModule, graph_of, positional
+from edgeprune.pruning.trace import Captured, CapturedModule, graph_of, positional, trace
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,24 @@ class Observed(Captured):
     held: Mapping[str, Any] = field(default_factory=dict)
 
 
+def capture(model: torch.nn.Module, example: Any) -> Captured:
+    """The model captured where that is possible, else observed; then `notes` begin with why it was not captured.
+
+    Raises:
+        UnsupportedError: It can be neither captured nor observed.
+    """
+    try:
+        return trace(model, example)
+    except UnsupportedError as err:
+        seen = observe(model, example)
+        return replace(seen, notes=(f"observed instead of captured: {err.message}", *seen.notes))
+
+
 def observe(model: torch.nn.Module, example: Any) -> Observed:
     """The model as it runs on the example, in eval mode and without gradients. The model is left unchanged.
 
-    Hooks run and what they do is part of the program. The model runs twice and both runs must take the same path; where the
-    first call sets something up, the second and the third count.
+    Hooks run and what they do is part of the program. The model runs twice and both runs must take the same path;
+    where the first call sets something up, the second and the third count.
 
     Args:
         model: Any module that runs.
@@ -78,8 +94,8 @@ def observe(model: torch.nn.Module, example: Any) -> Observed:
     module = _program(run)
     graph = Graph(tuple(_without_constants(node) for node in graph_of(module).nodes))
     untouched = tuple(path for path, _ in model.named_parameters() if path not in run.attributes)
-    if untouched and run.decisions:
-        graph = Graph((*graph.nodes, *_out_of_reach(run, graph, untouched)))
+    if run.decisions:
+        graph = Graph((*graph.nodes, *_out_of_reach(run, graph, untouched), *_dead_ends(run)))
     return Observed(module, graph, _notes(run, untouched), untouched, run.owners, run.held)
 
 
@@ -118,7 +134,7 @@ def _program(run: Record) -> CapturedModule:
     for path, tensor in run.attributes.items():
         copy = tensor.detach().clone()
         own[path] = torch.nn.Parameter(copy) if isinstance(tensor, torch.nn.Parameter) else copy
-    return CapturedModule(own, run.program).eval()  # type: ignore[arg-type]
+    return CapturedModule(own, run.program).eval()
 
 
 def _difference(run: Record, again: Record) -> str:
@@ -166,4 +182,20 @@ def _out_of_reach(run: Record, graph: Graph, untouched: tuple[str, ...]) -> Iter
             if call.caller == caller:
                 names += [*call.inputs, *call.outputs]
         refs: tuple[Arg, ...] = tuple(Ref(name) for name in dict.fromkeys(names) if name in known)
-        yield Node(f"out_of_reach_{path.replace('.', '_')}", "out_of_reach", (refs, path))
+        reason = f"another path may need it: {path} was not reached"
+        yield Node(f"out_of_reach_{path.replace('.', '_')}", "kept_whole", (refs, reason))
+
+
+def _dead_ends(run: Record) -> Iterator[Node]:
+    """A step that freezes what was computed and not used, such as the masks of boxes that were not found."""
+
+    def is_used(node: FxNode) -> bool:
+        if node.target is operator.getitem:
+            return True  # its source is looked at
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            return True  # it wrote into something
+        return any(user.target is not operator.getitem or user.users for user in node.users)
+
+    ends = [node.name for node in run.program.nodes if node.op == "call_function" and not is_used(node)]
+    reason = "another path may use it: computed, and not used on the path of the example"
+    yield Node("dead_ends", "kept_whole", (tuple(Ref(name) for name in ends), reason))

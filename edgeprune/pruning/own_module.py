@@ -20,10 +20,12 @@ from torch.fx.node import Node as FxNode
 from edgeprune.errors import UnsupportedError
 from edgeprune.graph import Graph, Node, Ref
 from edgeprune.pruning import surgery
+from edgeprune.pruning.check import Masked
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.observe import Observed, call_arguments, observe, unchanged
 from edgeprune.pruning.plan import Plan, shrinking_of
 from edgeprune.pruning.recording import Following, Record, record, settled, sums, tensors_in
+from edgeprune.pruning.rewrites import Shrinking
 from edgeprune.pruning.trace import Captured, attribute
 
 # Largest difference that rounding explains, relative to the sum of absolute values.
@@ -61,7 +63,7 @@ def prune_module(
     _set_sizes(smaller, planned.graph, observed.owners)
     with unchanged(smaller):
         smaller.eval()
-        _check(smaller, observed, planned, call_arguments(model, example))
+        _check(smaller, observed, planned, shrinking_of(own, own_plan), call_arguments(model, example))
     return smaller
 
 
@@ -151,11 +153,11 @@ def _sizes(module: nn.Module, node: Node, graph: Graph) -> dict[str, Any]:
     if isinstance(module, nn.Unflatten) and op == "unflatten":
         return {"unflattened_size": node.args[2]}
     if isinstance(module, nn.RNNBase) and op in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-        hidden = module.weight_hh_l0.shape[0] // _GATES.get(op, 1)
+        fed, recurrent = module.get_parameter("weight_ih_l0").shape, module.get_parameter("weight_hh_l0").shape
         return {
-            "input_size": module.weight_ih_l0.shape[1],
-            "hidden_size": hidden,
-            "proj_size": module.weight_hh_l0.shape[1] if module.proj_size else 0,
+            "input_size": fed[1],
+            "hidden_size": recurrent[0] // _GATES.get(op, 1),
+            "proj_size": recurrent[1] if module.proj_size else 0,
         }
     return {}
 
@@ -175,16 +177,14 @@ def _set_attention_sizes(module: nn.MultiheadAttention) -> None:
 # The check ---------------------------------------------------------------------------------------------------------
 
 
-class _Replay(Interpreter):
-    """Runs the planned program on the path of the example."""
+class _OnPath:
+    """Keeps a program on the path of the example, and the sums of what it computes."""
 
-    def __init__(self, planned: Captured, held: Mapping[str, Any]) -> None:
-        super().__init__(planned.module)
-        self.held = held
-        self.sums: dict[str, tuple[float, float]] = {}
+    held: Mapping[str, Any]
+    sums: dict[str, tuple[float, float]]
 
     def run_node(self, n: FxNode) -> Any:
-        value = super().run_node(n)
+        value = super().run_node(n)  # type: ignore[misc]
         if n.op != "call_function":
             return value
         if isinstance(value, torch.Tensor):
@@ -192,44 +192,72 @@ class _Replay(Interpreter):
                 value = settled(value, self.held[n.name])
             if value.is_floating_point():
                 self.sums[n.name] = sums(value)
-        elif n.name in self.held:
-            value = self.held[n.name]
-        return value
+        return self.held[n.name] if n.name in self.held and not isinstance(value, torch.Tensor) else value
 
 
-def _check(smaller: nn.Module, observed: Observed, planned: Captured, arguments: tuple[Any, ...]) -> None:
-    """Refuse a module that does not compute what the planned program computes.
+class _Replay(_OnPath, Interpreter):
+    """The planned program."""
 
-    What decides the path (positions, truth values, Python numbers) is held at what the model decided, in both: a box
-    more or less would be no difference of the network. Where its size follows the plan, it is compared as it comes.
+    def __init__(self, planned: Captured, held: Mapping[str, Any]) -> None:
+        super().__init__(planned.module)
+        self.held, self.sums = held, {}
+
+
+class _MaskedReplay(_OnPath, Masked):
+    """The original program with the removed channels masked."""
+
+    def __init__(self, observed: Observed, shrinking: Shrinking, planned: Captured, held: Mapping[str, Any]) -> None:
+        super().__init__(observed.module, shrinking, planned.graph)
+        self.held, self.sums = held, {}
+
+
+@torch.no_grad()
+def _check(
+    smaller: nn.Module, observed: Observed, planned: Captured, shrinking: Shrinking, arguments: tuple[Any, ...]
+) -> None:
+    """Refuse a module that does not compute what the planned program and the masked original compute.
+
+    What decides the path (positions, truth values, Python numbers) is held at what the model decided, in all three: a
+    box more or less would be no difference of the network. Where its size follows the plan, it is compared as it
+    comes. All floating-point tensors on the path are compared by their sums, the outputs number by number.
     """
     before, after = observed.graph, planned.graph
-    held = {
-        name: value
-        for name, value in observed.held.items()
-        if before.by_name[name].shapes == after.by_name[name].shapes
-    }
-    with torch.no_grad():
-        replay = _Replay(planned, held)
-        results = [y for y in tensors_in(replay.run(*tensors_in(arguments))) if y.is_floating_point()]
+    same = {node.name for node in before.nodes if node.shapes == after.by_name[node.name].shapes}
+    held = {name: value for name, value in observed.held.items() if name in same}
+    inputs = list(tensors_in(arguments))
+    replay = _Replay(planned, held)
+    results = [y for y in tensors_in(replay.run(*inputs)) if y.is_floating_point()]
     following = Following({node.name: node.op for node in before.nodes}, held)
+    run = _followed(smaller, arguments, following)
+    names = {node.name for node in run.program.nodes}
+    tolerance = max((_TOLERANCE.get(p.dtype, _COARSE) for p in smaller.parameters()), default=_COARSE)
+    for name, want in replay.sums.items():
+        if name in names and name not in run.sums:
+            continue  # an inner step of an operator
+        if not _agree(want, run.sums.get(name), tolerance):
+            raise _refusal(_difference(after.by_name[name], names, run), observed.owners.get(name, ""))
+    for result, own in zip(results, run.outputs, strict=True):
+        if result.shape != own.shape or not _close(result, own):
+            raise _refusal("its outputs differ from the planned program's", type(smaller).__name__)
+    masked = _MaskedReplay(observed, shrinking, planned, held)
+    masked.run(*inputs)
+    for name in replay.sums:
+        if name in same and not _agree(masked.sums[name], replay.sums[name], tolerance):
+            raise UnsupportedError(
+                f"the pruned model differs from the masked one in {name} ({after.by_name[name].op})",
+                where=observed.owners.get(name, ""),
+            )
+
+
+def _followed(smaller: nn.Module, arguments: tuple[Any, ...], following: Following) -> Record:
     try:
         try:
-            run = record(smaller, arguments, following)
+            return record(smaller, arguments, following)
         except UnsupportedError:
             record(smaller, arguments)  # the first call may set things up, as it did in the model
-            run = record(smaller, arguments, following)
+            return record(smaller, arguments, following)
     except UnsupportedError as err:
         raise _refusal(err.message, err.where) from err
-    names = {node.name for node in run.program.nodes}
-    for node in after.nodes:
-        if node.name not in replay.sums or (node.name in names and node.name not in run.sums):
-            continue  # no numbers, or an inner step of an operator
-        if not _agree(replay.sums[node.name], run.sums.get(node.name), results):
-            raise _refusal(_difference(node, names, run), observed.owners.get(node.name, ""))
-    for want, got in zip(results, run.outputs, strict=True):
-        if want.shape != got.shape or not _close(want, got):
-            raise _refusal("its outputs differ from the planned program's", type(smaller).__name__)
 
 
 def _refusal(message: str, where: str) -> UnsupportedError:
@@ -249,10 +277,9 @@ def _difference(node: Node, names: set[str], run: Record) -> str:
     return f"{node.name} ({node.op}) has other values"
 
 
-def _agree(want: tuple[float, float], got: tuple[float, float] | None, results: list[torch.Tensor]) -> bool:
+def _agree(want: tuple[float, float], got: tuple[float, float] | None, tolerance: float) -> bool:
     if got is None:
         return False
-    tolerance = max((_TOLERANCE.get(y.dtype, _COARSE) for y in results), default=_TOLERANCE[torch.float32])
     scale = tolerance * max(want[1], 1e-30)
     return all(bool(np.isclose(b, a, rtol=0, atol=scale, equal_nan=True)) for a, b in zip(want, got))
 

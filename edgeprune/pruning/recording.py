@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,15 +192,15 @@ class _Reads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Recorder(SchemaCheckMode):
+class _Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]
     """The mode that sees every operator; of the modes above autograd the only kind that runs on concrete tensors."""
 
     def __init__(self, model: torch.nn.Module, following: Following | None) -> None:
-        TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
+        TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)  # type: ignore[no-untyped-call]
         self.record = Record()
         self.following = following
         self.last = ""  # where the last operator ran
-        self._nodes = WeakTensorKeyDictionary()
+        self._nodes: MutableMapping[torch.Tensor, FxNode] = WeakTensorKeyDictionary()
         self._attributes: dict[str, FxNode] = {}
         self._stack: list[Call] = []
         self._constant: set[FxNode] = set()  # steps that depend on neither input nor floating-point weights
@@ -237,7 +237,7 @@ class _Recorder(SchemaCheckMode):
 
     def node_of(self, tensor: torch.Tensor) -> FxNode:
         """The node that computes a tensor: a step of the program, a parameter or buffer, else a constant."""
-        node: FxNode | None = self._nodes.get(tensor)
+        node = self._nodes.get(tensor)
         if node is not None:
             return node
         path = self._paths.get(id(tensor))
@@ -400,11 +400,13 @@ class _Recorder(SchemaCheckMode):
                 node.meta["val"] = torch.empty(shape, dtype=tensor.dtype, device="meta")
             rest[i] = node
             shapes.append(shape)
-        sizes = torch.broadcast_shapes(*shapes, (1,) * (rank - 1))
+        sizes = torch.broadcast_shapes(*shapes, (1,) * (rank - 1))  # type: ignore[no-untyped-call]
         before = _layout([i is not None and k != axis for k, i in enumerate(indices)], rank - 1)
         after = _layout([i is not None for i in indices], rank)
         node = self._call(torch.ops.aten.index.Tensor, (place[0], rest), {})
-        node.meta["val"] = torch.empty([sizes[d.at] if isinstance(d, _Indexed) else x.shape[d] for d in before], device="meta")
+        node.meta["val"] = torch.empty(
+            [sizes[d.at] if isinstance(d, _Indexed) else x.shape[d] for d in before], device="meta"
+        )
         wanted = [axis if d == _Indexed(at) else _without(d, at) for d in after]
         return self._call(torch.ops.aten.permute.default, (node, [before.index(d) for d in wanted]), {})
 

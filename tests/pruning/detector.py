@@ -12,7 +12,7 @@ ANCHORS = 3
 
 
 class Detector(nn.Module):
-    """Backbone, two-level pyramid, proposals by top-k and a Python loop over overlaps, regions by indexing, box head."""
+    """Backbone, two-level pyramid, proposals by top-k and a Python loop, regions by indexing, box head."""
 
     def __init__(self, width: int = 8, pyramid: int = 12, hidden: int = 20, classes: int = 4) -> None:
         super().__init__()

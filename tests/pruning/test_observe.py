@@ -14,9 +14,9 @@ from edgeprune.errors import UnsupportedError
 from edgeprune.graph import Node
 from edgeprune.pruning.check import masked_outputs
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
-from edgeprune.pruning.observe import observe
+from edgeprune.pruning.observe import Observed, capture, observe
 from edgeprune.pruning.surgery import prune
-from edgeprune.pruning.trace import trace
+from edgeprune.pruning.trace import Captured, trace
 from tests.pruning.detector import Detector, images
 from tests.pruning.nets import NETS, Lambda, conv, randomised
 from tests.pruning.test_surgery import random_plan
@@ -70,6 +70,15 @@ def test_a_detector_is_pruned_through_its_pyramid_and_its_regions() -> None:
     assert any("data-dependent Python" in note for note in seen.notes)
 
 
+def test_what_can_be_captured_is_captured_and_what_cannot_says_why() -> None:
+    assert type(capture(randomised(NETS["plain"]), X)) is Captured
+    seen = capture(randomised(Branching), X)
+    assert isinstance(seen, Observed)
+    assert seen.notes[0].startswith("observed instead of captured: the model cannot be captured")
+    with pytest.raises(UnsupportedError, match="does not run"):
+        capture(Lambda(lambda m, x: m.head(x), head=nn.Linear(5, 4)), X)
+
+
 def test_a_model_without_decisions_has_no_notes() -> None:
     assert observe(randomised(NETS["residual"]), X).notes == ()
 
@@ -103,6 +112,19 @@ def test_what_a_branch_that_was_not_taken_could_be_given_stays() -> None:
     assert [group.name for group in groups.groups] == ["inner.0.0"]  # nothing beside it could read these
 
 
+def test_what_is_computed_and_then_not_used_stays_where_the_data_decides() -> None:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.stem(x)
+        mask = m.mask(y)
+        return mask if y.mean() > 1e6 else m.head(y.mean((2, 3)))
+
+    layers = {"stem": nn.Conv2d(3, 8, 3), "mask": nn.Conv2d(8, 5, 1), "head": nn.Linear(8, 4)}
+    groups = groups_of(Lambda(forward, **layers))
+    reasons = {entry.name: entry.reasons for entry in groups.frozen}
+    assert any("not used on the path of the example" in reason for reason in reasons["mask"])
+    assert [group.name for group in groups.groups] == ["stem"]
+
+
 def test_a_module_that_is_never_called_is_named_and_stops_nothing_where_no_decision_is_made() -> None:
     model = randomised(NETS["plain"])
     model.add_module("spare", nn.Linear(24, 24))
@@ -124,7 +146,9 @@ def counted(first: Callable[..., Any], then: Callable[..., Any]) -> nn.Module:
 
 
 def test_a_forward_pass_that_changes_between_calls_is_refused_and_the_operator_named() -> None:
-    with pytest.raises(UnsupportedError, match=r"changes between calls: sigmoid \(aten.sigmoid.default\) one time, relu"):
+    with pytest.raises(
+        UnsupportedError, match=r"changes between calls: sigmoid \(aten.sigmoid.default\) one time, relu"
+    ):
         observe(counted(F.relu, torch.sigmoid), X)
     with pytest.raises(UnsupportedError, match=r"mul \(aten.mul.Tensor\) one time, other sizes or numbers the next"):
         observe(counted(lambda y: y * 2.0, lambda y: y * 3.0), X)
@@ -210,7 +234,9 @@ def test_writing_into_a_view_couples_what_is_written_to_what_it_is_written_into(
 
     layers = {"stem": nn.Conv2d(3, 8, 3), "side": nn.Conv2d(3, 4, 3), "head": nn.Linear(8, 4)}
     found = groups_of(Lambda(forward, **layers))
-    assert members(found) == {frozenset({("stem.weight", 0), ("stem.bias", 0), ("side.weight", 0), ("side.bias", 0), ("head.weight", 1)})}
+    assert members(found) == {
+        frozenset({("stem.weight", 0), ("stem.bias", 0), ("side.weight", 0), ("side.bias", 0), ("head.weight", 1)})
+    }
 
 
 def test_a_parameter_that_is_used_twice_or_under_another_object_is_one_parameter() -> None:

@@ -18,9 +18,9 @@ def _read(run: Labelling, node: Node) -> tuple[Axes, ...]:
     return frozen_by(run, node, f"values are read by Python ({node.args[1]})")
 
 
-@rule("out_of_reach")
-def _out_of_reach(run: Labelling, node: Node) -> tuple[Axes, ...]:
-    return frozen_by(run, node, f"another path may need it: {node.args[1]} was not reached")
+@rule("kept_whole")
+def _kept_whole(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    return frozen_by(run, node, str(node.args[1]))
 
 
 @rule("index_put", "_index_put_impl")
