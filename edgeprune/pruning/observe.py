@@ -108,22 +108,20 @@ def call_arguments(model: torch.nn.Module, example: Any) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def unchanged(model: torch.nn.Module) -> Iterator[None]:
-    """Puts back every attribute, mode and buffer of the model at the end."""
-    attributes = [(module, dict(module.__dict__)) for module in model.modules()]
-    inner = [(module, dict(module._buffers), dict(module._parameters)) for module in model.modules()]
-    values = [(tensor, tensor.detach().clone()) for tensor in model.buffers()]
+    """Puts back every attribute, mode and buffer of the model at the end, and what its lists and dicts hold."""
+    modules = list(model.modules())
+    attributes = [(module.__dict__, dict(module.__dict__)) for module in modules]
+    held = [value for _, before in attributes for value in before.values() if type(value) in (list, dict, set)]
+    contents = [(value, value.copy()) for value in held]
+    buffers = [(tensor, tensor.detach().clone()) for tensor in model.buffers()]
     try:
         yield
     finally:
-        for module, before in attributes:
-            module.__dict__.clear()
-            module.__dict__.update(before)
-        for module, buffers, parameters in inner:
-            for own, kept in ((module._buffers, buffers), (module._parameters, parameters)):
-                own.clear()
-                own.update(kept)  # type: ignore[arg-type]
+        for own, before in [*attributes, *contents]:
+            own.clear()
+            own.extend(before) if isinstance(own, list) else own.update(before)
         with torch.no_grad():
-            for tensor, value in values:
+            for tensor, value in buffers:
                 if not torch.equal(tensor, value):
                     tensor.copy_(value)
 

@@ -89,7 +89,8 @@ def record(model: torch.nn.Module, arguments: tuple[Any, ...], following: Follow
         following: The run whose path to take.
 
     Raises:
-        UnsupportedError: The run fails (the message quotes why), or leaves the path that it should follow.
+        UnsupportedError: The run fails (the message quotes why), gives no tensor, or leaves the path that it should
+            follow.
     """
     recorder = _Recorder(model, following)
     for tensor in tensors_in(arguments):
@@ -110,6 +111,8 @@ def record(model: torch.nn.Module, arguments: tuple[Any, ...], following: Follow
             f"the model does not run: {type(err).__name__}: {reason}", where=recorder.last or type(model).__name__
         ) from err
     outputs = list(tensors_in(result))
+    if not outputs:
+        raise UnsupportedError(f"the model returns no tensor but a {type(result).__name__}", where=type(model).__name__)
     recorder.record.program.output(tuple(recorder.node_of(y) for y in outputs))
     recorder.record.outputs = [y.detach() for y in outputs if y.is_floating_point()]
     return recorder.record
@@ -129,8 +132,9 @@ def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[torch.Tenso
         items = value.values()
     elif isinstance(value, list | tuple | set | frozenset):
         items = value
-    elif hasattr(value, "__dict__"):
-        items = vars(value).values()
+    else:
+        slots = [getattr(value, name, None) for name in getattr(type(value), "__slots__", ())]
+        items = [*slots, *getattr(value, "__dict__", {}).values()]
     for item in items:
         yield from tensors_in(item, seen)
 
@@ -155,6 +159,8 @@ def _hooked(model: torch.nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Hooks on every module that tell the recorder where it is."""
     handles = []
     for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # takes no hooks; its operators count as its caller's
         handles.append(module.register_forward_pre_hook(_enter(recorder, path), with_kwargs=True, prepend=True))
         handles.append(module.register_forward_hook(_leave(recorder), always_call=True))
     try:

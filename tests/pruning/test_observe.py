@@ -179,16 +179,18 @@ def test_observing_leaves_mode_buffers_and_attributes_as_they_were() -> None:
     def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
         m.seen.add_(1)
         m.last = m.stem(x)
+        m.history.append(m.last)
         return m.head(m.last.mean((2, 3)))
 
     model = Lambda(forward, stem=nn.Conv2d(3, 8, 3), head=nn.Linear(8, 4))
     model.register_buffer("seen", torch.zeros(()))
+    model.history = []
     model.train()
     model.stem.eval()
     observe(model, X)
     assert model.training and not model.stem.training
     assert float(model.get_buffer("seen")) == 0
-    assert not hasattr(model, "last")
+    assert not hasattr(model, "last") and model.history == []
     assert not model.stem._forward_hooks and not model.stem._forward_pre_hooks
 
 

@@ -9,15 +9,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from edgeprune.errors import UnsupportedError
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.observe import Observed, observe
 from edgeprune.pruning.own_module import prune_module
 from edgeprune.pruning.plan import Plan, shrinking_of
+from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import trace
 from tests.pruning.detector import Detector, images
 from tests.pruning.nets import NETS, Lambda, conv, randomised
+from tests.pruning.operator_nets import CASES
+from tests.pruning.test_operators import opened
 from tests.pruning.test_surgery import random_plan
 
 X = torch.randn(1, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -201,3 +205,18 @@ def test_a_model_that_cannot_be_copied_is_refused() -> None:
     groups = channel_groups(observe(model, X).graph)
     with pytest.raises(UnsupportedError, match="cannot be copied: there can only be one"):
         prune_module(model, groups, Plan(keep={"body.0.0": (0, 1)}), X)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_every_operator_in_the_own_module_is_exact_or_refused(name: str) -> None:
+    model, inputs, dense = opened(name)
+    groups = channel_groups(dense.graph)
+    plan = random_plan(groups, 1)
+    try:
+        small = prune_module(model, groups, plan, inputs)
+    except UnsupportedError as err:
+        assert "does not follow the plan" in err.message or "stay when the model's own Python runs" in err.message
+        return
+    for want, got in zip(*(pytree.tree_leaves(f(*inputs)) for f in (prune(dense, groups, plan).module, small))):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)

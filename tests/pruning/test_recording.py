@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from edgeprune.errors import UnsupportedError
 from edgeprune.pruning.check import masked_outputs
 from edgeprune.pruning.groups import channel_groups
 from edgeprune.pruning.observe import observe
@@ -102,8 +105,27 @@ def test_tensors_are_found_in_any_container_and_cycles_end() -> None:
             self.tensor = torch.ones(2)
             self.me = self
 
+    @dataclass(slots=True)
+    class Slotted:
+        tensor: torch.Tensor
+
     a, b = torch.zeros(1), torch.zeros(3)
-    assert [len(t) for t in tensors_in({"x": [a, (b, None)], "y": Holder(), "z": "text"})] == [1, 3, 2]
+    nested = {"x": [a, (b, None)], "y": Holder(), "z": "text", "s": Slotted(torch.zeros(4))}
+    assert [len(t) for t in tensors_in(nested)] == [1, 3, 2, 4]
+
+
+def test_a_scripted_part_is_seen_step_by_step() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # some versions of torch speak against it
+        inner = torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
+    model = nn.Sequential(inner, nn.Conv2d(8, 4, 3)).double().eval()
+    assert [group.name for group in channel_groups(observe(model, X).graph).groups] == ["0.0"]
+
+
+def test_a_model_that_returns_no_tensor_is_refused() -> None:
+    model = Lambda(lambda m, x: (m.head(x) for _ in range(2)), head=nn.Linear(8, 2)).double()
+    with pytest.raises(UnsupportedError, match="returns no tensor but a generator"):
+        record(model, (X,))
 
 
 def test_sums_are_taken_in_double_precision() -> None:
