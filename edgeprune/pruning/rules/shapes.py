@@ -92,10 +92,9 @@ def _regrouped(
     labelled = [i for i, axis in enumerate(labels) if axis is not None]
     if not labelled:
         return [None] * len(new)
-    if len(labelled) > 1:
-        run.freeze_all(labels, f"two channel axes are merged in {node.name}")
-        return [None] * len(new)
-    position = labelled[0]
+    # Of several, one can still shrink: a weight's channels stand before its kernel.
+    position = labelled[0] if node.name in run.constant else max(labelled, key=lambda i: old[i])
+    run.freeze_all([labels[i] for i in labelled if i != position], f"merged with another axis in {node.name}")
     channels = labels[position]
     assert channels is not None
     before, after = prod(old[:position]), prod(old[position + 1 :])
