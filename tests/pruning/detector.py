@@ -41,7 +41,7 @@ class Detector(nn.Module):
             regions = cut(levels, number, boxes, side)
             features = F.relu(self.second(F.relu(self.first(regions.flatten(1)))))
             scores = F.softmax(self.classify(features), -1)
-            shifts = self.refine(features).view(len(boxes), -1, 4)
+            shifts = self.refine(features).unflatten(-1, (-1, 4))
             best, label = scores.max(-1)
             refined = boxes + shifts[torch.arange(len(boxes)), label]
             keep = survivors(refined, best, 0.7)
@@ -75,7 +75,7 @@ def survivors(boxes: torch.Tensor, scores: torch.Tensor, limit: float) -> torch.
     for i in scores.argsort(descending=True).tolist():
         if all(bool(overlap(boxes[i], boxes[j]) < limit) for j in keep):
             keep.append(i)
-    return torch.tensor(keep)
+    return torch.tensor(keep, dtype=torch.long)
 
 
 def overlap(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

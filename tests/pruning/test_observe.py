@@ -70,6 +70,16 @@ def test_a_detector_is_pruned_through_its_pyramid_and_its_regions() -> None:
     assert any("data-dependent Python" in note for note in seen.notes)
 
 
+def test_an_example_on_which_nothing_is_found_shows_the_same_groups() -> None:
+    class Empty(Detector):
+        def proposals(self, *args: Any) -> torch.Tensor:
+            boxes = super().proposals(*args)
+            return boxes[boxes[:, 0] > 1e9]
+
+    found, nothing = (groups_of(randomised(kind).double(), images()) for kind in (Detector, Empty))
+    assert members(found) == members(nothing)
+
+
 def test_what_can_be_captured_is_captured_and_what_cannot_says_why() -> None:
     assert type(capture(randomised(NETS["plain"]), X)) is Captured
     seen = capture(randomised(Branching), X)

@@ -68,5 +68,17 @@ def test_what_python_may_use_stays(op: str, args: tuple[Arg, ...], reason: str) 
     assert all(reason in why for _, why in run.freezes)
 
 
+@pytest.mark.parametrize(("old", "new"), [((3, 0), (0, 7)), ((0,), (0, 5)), ((0, 5), (2, 0, 5))])
+def test_an_empty_tensor_whose_axes_cannot_be_told_apart_stays(old: tuple[int, ...], new: tuple[int, ...]) -> None:
+    run = labelled("aten.view.default", [old], new, (Ref("p0"), new))
+    assert run.axes["y"] == ((None,) * len(new),)
+    assert frozen(run) == {("p0", axis) for axis, size in enumerate(old) if size}
+
+
+def test_an_empty_tensor_keeps_the_channels_beside_its_empty_axis() -> None:
+    run = labelled("aten.view.default", [(0, 6, 2)], (0, 12), (Ref("p0"), (0, 12)))
+    assert run.axes["y"][0][1] is not None and len(run.axes["y"][0][1]) == 12
+
+
 def test_a_constant_has_no_channels() -> None:
     assert label(Graph((Node("c", "constant", shapes=((3, 4),)),))).axes["c"] == ((None, None),)
