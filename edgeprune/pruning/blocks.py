@@ -33,6 +33,7 @@ _ABSORBING = (
     | frozenset("linear bilinear matmul mm bmm mv addmm baddbmm einsum sum pad constant_pad_nd".split())
 )
 _RANDOM = frozenset("rand_like randn_like bernoulli empty_like".split())
+_READ = frozenset("read_by_python kept_whole".split())
 _RESHAPES = frozenset("view reshape _unsafe_view flatten unflatten squeeze unsqueeze".split())
 # Spatial operators that give the same everywhere when they are given the same everywhere.
 _EVEN = frozenset(
@@ -159,6 +160,8 @@ class Anatomy:
             return _LIVE
         if node.op == "output":
             return Fate("blocked", reason="an output of the model would be a constant")
+        if node.base in _READ:
+            return Fate("blocked", reason=f"{node.name} is used by Python")
         if any(ref not in fates and ref not in self._static for ref in node.refs):
             return self._meeting(node, fates)
         if node.base in _RANDOM:

@@ -33,7 +33,7 @@ _SINGULAR = frozenset("div rsqrt sqrt log pow reciprocal _weight_norm _weight_no
 @torch.no_grad()
 def masked_outputs(captured: Captured, groups: ChannelGroups, plan: Plan, *inputs: Any) -> Any:
     """What the full-size model computes with the plan's removed channels masked, in eval mode."""
-    masked = _Masked(captured.module, shrinking_of(groups, plan), planned(plan, groups))
+    masked = _masked(captured, groups, plan, planned(plan, groups))
     with _eval_mode(captured.module):
         outputs = masked.run(*pytree.tree_leaves(inputs), enable_io_processing=False)
         return captured.module.graph.process_outputs(outputs)
@@ -42,7 +42,7 @@ def masked_outputs(captured: Captured, groups: ChannelGroups, plan: Plan, *input
 @torch.no_grad()
 def constant_values(captured: Captured, groups: ChannelGroups, plan: Plan, where: Planned) -> dict[str, torch.Tensor]:
     """What the new parameters of a plan that removes blocks hold, by path. No input is needed: none reaches them."""
-    masked = _Masked(captured.module, shrinking_of(groups, plan), where)
+    masked = _masked(captured, groups, plan, where)
     wanted = _without_input(groups.graph, where.remains)
     kind = next(p for p in captured.module.parameters() if p.is_floating_point())
     paths = {name: path for path, name in where.constants.items()}
@@ -109,14 +109,25 @@ def _merged(current: Any, before: Arg, after: Arg) -> Any:
     return current if before == after else after
 
 
-class _Masked(Interpreter):
-    """Runs the full-size program with masked weights; reductions over channels run on those that are left."""
+def _masked(captured: Captured, groups: ChannelGroups, plan: Plan, where: Planned) -> Masked:
+    return Masked(captured.module, shrinking_of(groups, plan), where.shrunk, where.dead)
 
-    def __init__(self, module: CapturedModule, shrinking: Shrinking, where: Planned) -> None:
+
+class Masked(Interpreter):
+    """Runs the full-size program with masked weights; reductions over channels run on those that are left.
+
+    Args:
+        planned: The graph after the plan, no node left out.
+        dead: Its nodes that have no channels; they give zeros.
+    """
+
+    def __init__(
+        self, module: CapturedModule, shrinking: Shrinking, planned: Graph, dead: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(module)
         self.shrinking = shrinking
-        self.planned = where.shrunk
-        self.dead = frozenset(name for name, fate in where.remains.fates.items() if fate.kind == "dead")
+        self.planned = planned
+        self.dead = dead
 
     def run_node(self, n: FxNode) -> Any:
         if n.op == "get_attr":

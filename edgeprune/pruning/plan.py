@@ -89,6 +89,11 @@ class Planned:
     remains: Remains
     constants: Mapping[str, str]
 
+    @property
+    def dead(self) -> frozenset[str]:
+        """Nodes without channels."""
+        return frozenset(name for name, fate in self.remains.fates.items() if fate.kind == "dead")
+
 
 def planned(plan: Plan, groups: ChannelGroups) -> Planned:
     """The graph after the plan, with what surgery needs to build it.
