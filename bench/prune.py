@@ -27,10 +27,10 @@ from edgeprune.device.latency import load_latency_model
 from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Bounds, Costing, most_valuable, score_values, smallest
-from edgeprune.pruning.check import masked_outputs
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.limits import width_levels
+from edgeprune.pruning.masked import masked_outputs
 from edgeprune.pruning.plan import Plan, apply, uniform
 from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured, trace

@@ -36,8 +36,8 @@ _LARGEST_CONSTANT = 1 << 24  # elements; larger tables are computed where they a
 
 def normalise(module: GraphModule) -> None:
     """Rewrite a captured program in place; what it computes stays the same."""
-    _without_checks(module)
     _inlined_regions(module)
+    _without_checks(module)
     _one_name_per_tensor(module)
     for node in module.graph.nodes:
         if node.op == "call_function":
