@@ -12,6 +12,7 @@ from edgeprune import api
 from edgeprune.errors import UsageError
 from edgeprune.pruning.plan import Plan
 from edgeprune.pruning.trace import trace
+from tests.pruning.detector import Detector, images
 from tests.pruning.nets import NETS, randomised
 
 X = torch.zeros(1, 3, 16, 16)
@@ -53,3 +54,15 @@ def test_mistakes_are_named() -> None:
         edgeprune.prune(model, X, keep=1.5)
     with pytest.raises(UsageError, match="an example input is needed"):
         edgeprune.channel_groups(model)
+
+
+def test_a_detector_is_pruned_as_its_own_class_and_says_that_it_was_observed() -> None:
+    model = randomised(Detector).double()
+    small = edgeprune.prune(model, images(), keep=0.5)
+    assert isinstance(small, Detector)
+    assert sum(p.numel() for p in small.parameters()) < 0.4 * sum(p.numel() for p in model.parameters())
+    assert len(small(images(2))) == 2
+    notes = edgeprune.channel_groups(model, images()).notes
+    assert notes == small.pruning_notes
+    assert "observed instead of captured" in notes[0]
+    assert "the path that the example took" in notes[1]

@@ -141,7 +141,7 @@ def _tensors(outputs: Any) -> list[torch.Tensor]:
 @torch.no_grad()
 def masked_outputs(captured: Captured, groups: ChannelGroups, plan: Plan, *inputs: Any) -> Any:
     """What the full-size model computes with the plan's removed channels masked, in eval mode."""
-    masked = _Masked(captured.module, shrinking_of(groups, plan), apply(plan, groups))
+    masked = Masked(captured.module, shrinking_of(groups, plan), apply(plan, groups))
     was_training = captured.module.training
     captured.module.eval()
     try:
@@ -151,7 +151,7 @@ def masked_outputs(captured: Captured, groups: ChannelGroups, plan: Plan, *input
         captured.module.train(was_training)
 
 
-class _Masked(Interpreter):
+class Masked(Interpreter):
     """Runs the full-size program with masked weights; reductions over channels run on those that are left."""
 
     def __init__(self, module: CapturedModule, shrinking: Shrinking, planned: Graph) -> None:

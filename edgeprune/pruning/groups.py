@@ -71,6 +71,7 @@ class ChannelGroups:
     component: Labels  # component per label
     renumbered: Mapping[str, tuple[str, int]]  # constant index tensors, and the node and axis that they point into
     by_head: bool = False
+    notes: tuple[str, ...] = ()  # what must be known of how the graph was found
 
     @cached_property
     def by_name(self) -> dict[str, ChannelGroup]:
