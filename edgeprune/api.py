@@ -5,6 +5,8 @@ Everything here is reachable as `edgeprune.<name>`; importing `edgeprune` alone 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import overload
 
 import torch
@@ -14,25 +16,48 @@ from edgeprune.pipeline import fit
 from edgeprune.profiling import profile
 from edgeprune.pruning import groups as _groups
 from edgeprune.pruning import surgery
+from edgeprune.pruning.capture import Opened, capture, varied
+from edgeprune.pruning.check import checked_prune
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.plan import Plan, uniform
-from edgeprune.pruning.trace import Captured, CapturedModule, trace
+from edgeprune.pruning.trace import Captured, Example, positional
 
-__all__ = ["channel_groups", "fit", "profile", "prune"]
-
-Example = torch.Tensor | tuple[torch.Tensor, ...]
+__all__ = ["Plan", "Pruned", "channel_groups", "fit", "profile", "prune"]
 
 
-def channel_groups(model: torch.nn.Module | Captured, example: Example | None = None) -> ChannelGroups:
+@dataclass(frozen=True)
+class Pruned:
+    """A smaller model, what was removed, and how that is known to be exact.
+
+    Attributes:
+        model: Trains, switches modes, takes any batch size and exports; its parameters keep their names.
+        plan: What was really removed; the same plan on the same model gives the same tensors.
+        error: max |pruned - masked| / max |masked| over the outputs on the example; None without a check.
+        excluded: Groups that were left whole because removing their channels changed the result, with their error.
+        notes: What the user must know: groups left whole, branches of training mode that are not in the model.
+    """
+
+    model: torch.nn.Module
+    plan: Plan
+    error: float | None
+    excluded: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
+def channel_groups(
+    model: torch.nn.Module | Captured, example: Example | None = None, *, by_head: bool = False
+) -> ChannelGroups:
     """What can shrink in a model, what is coupled to what, and what is frozen and why.
 
     Args:
         model: Any module, or one that is captured already.
-        example: Its inputs, batch on axis 0; only shapes matter.
+        example: Its input, its inputs in order (a tuple) or by name (a dict), batch on axis 0; only shapes matter.
+        by_head: Remove whole attention heads and whole groups of grouped layers, instead of thinning all alike.
 
     Raises:
-        UnsupportedError: The model cannot be captured.
+        UnsupportedError: The model cannot be captured, or computes something else than its capture.
+        QualityError: A weight is not finite; named.
 
     Example:
         >>> import edgeprune, torch
@@ -40,15 +65,29 @@ def channel_groups(model: torch.nn.Module | Captured, example: Example | None = 
         >>> [(group.name, group.width) for group in edgeprune.channel_groups(net, torch.zeros(1, 3, 8, 8)).groups]
         [('0', 8)]
     """
-    return _groups.channel_groups(_captured(model, example).graph)
+    if isinstance(model, Captured):
+        return _groups.channel_groups(model.graph, by_head)
+    if example is None:
+        raise UsageError("an example input is needed to capture the model")
+    return _groups.channel_groups(capture(model, example).captured.graph, by_head)
 
 
 @overload
-def prune(model: torch.nn.Module, example: Example, *, keep: float, step: int = 1, seed: int = 0) -> CapturedModule: ...
+def prune(
+    model: torch.nn.Module,
+    example: Example,
+    *,
+    keep: float,
+    by_head: bool = False,
+    criterion: str = "l1",
+    step: int = 1,
+    seed: int = 0,
+    check: bool = True,
+) -> Pruned: ...
 
 
 @overload
-def prune(model: torch.nn.Module, example: Example, *, plan: Plan) -> CapturedModule: ...
+def prune(model: torch.nn.Module, example: Example, *, plan: Plan, check: bool = True) -> Pruned: ...
 
 
 def prune(
@@ -57,48 +96,56 @@ def prune(
     *,
     keep: float | None = None,
     plan: Plan | None = None,
+    by_head: bool = False,
     criterion: str = "l1",
     step: int = 1,
     seed: int = 0,
-) -> CapturedModule:
+    check: bool = True,
+) -> Pruned:
     """A smaller copy of the model that computes exactly what the model with those channels masked computes.
 
-    The result is a captured program: it trains, switches modes, takes any batch size and exports, and its parameters
-    keep their names.
-
     Args:
+        example: Its input, its inputs in order (a tuple) or by name (a dict), batch on axis 0. Real samples make the
+            check and the criteria that need data worth more; where all numbers are equal, noise takes their place.
         keep: Share of every group's channels that stays, above 0 and at most 1, the best by `criterion`.
         plan: Which channels stay, instead of `keep`.
+        by_head: Remove whole attention heads and whole groups of grouped layers; a plan knows this of itself.
         criterion: Name of an importance criterion; those that need data use the example.
         step: Widths are multiples of it.
+        seed: Of criteria that draw at random.
+        check: Compare pruned with masked on the example; a group that does not pass is left whole and named.
 
     Raises:
-        UnsupportedError: The model cannot be captured.
+        UnsupportedError: The model cannot be captured, or computes something else than its capture.
         UsageError: Neither or both of `keep` and `plan`, a share out of range, or a plan that does not fit.
+        QualityError: A weight or a score is not finite; named.
 
     Example:
         >>> import edgeprune, torch
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3))
         >>> small = edgeprune.prune(net, torch.zeros(1, 3, 8, 8), keep=0.5)
-        >>> small(torch.zeros(2, 3, 8, 8)).shape
+        >>> small.model(torch.zeros(2, 3, 8, 8)).shape
         torch.Size([2, 4, 4, 4])
+        >>> small.error < 1e-5, dict(small.excluded)
+        (True, {})
     """
     if (keep is None) == (plan is None):
         raise UsageError("prune needs either keep=0.5 or plan=Plan(...)")
-    captured = _captured(model, example)
-    groups = _groups.channel_groups(captured.graph)
+    if keep is not None and not 0 < keep <= 1:
+        raise UsageError(f"keep={keep:g} is not above 0 and at most 1")
+    opened = capture(model, example)
+    inputs = varied(positional(model, example))
+    groups = _groups.channel_groups(opened.captured.graph, by_head or (plan is not None and plan.by_head))
     if plan is None:
         assert keep is not None
-        if not 0 < keep <= 1:
-            raise UsageError(f"keep={keep:g} is not above 0 and at most 1")
-        first = example[0] if isinstance(example, tuple) else example
-        plan = uniform(groups, keep, step, importance(criterion, captured, groups, [first], seed))
-    return surgery.prune(captured, groups, plan).module
+        plan = uniform(groups, keep, step, importance(criterion, opened.captured, groups, [inputs], seed))
+    return _pruned(opened, groups, plan, inputs if check else None)
 
 
-def _captured(model: torch.nn.Module | Captured, example: Example | None) -> Captured:
-    if isinstance(model, Captured):
-        return model
-    if example is None:
-        raise UsageError("an example input is needed to capture the model")
-    return trace(model, example)
+def _pruned(opened: Opened, groups: ChannelGroups, plan: Plan, inputs: tuple[object, ...] | None) -> Pruned:
+    if inputs is None:
+        model = surgery.prune(opened.captured, groups, plan).module
+        return Pruned(model, plan, None, {}, (*opened.notes, "not checked against the masked model"))
+    done = checked_prune(opened.captured, groups, plan, inputs)
+    left = (f"left whole: {name}: pruned differs from masked by {error:.1e}" for name, error in done.excluded.items())
+    return Pruned(done.pruned.module, done.plan, done.error, done.excluded, (*opened.notes, *left))

@@ -18,10 +18,11 @@ from edgeprune.errors import UsageError, missing_extra
 from edgeprune.profiling import profile
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Costing
+from edgeprune.pruning.capture import capture
 from edgeprune.pruning.check import vetted
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.limits import Levels, width_levels
-from edgeprune.pruning.trace import Captured, trace
+from edgeprune.pruning.trace import Captured
 from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.record import Run
 from edgeprune.target import Target, load_target
@@ -49,6 +50,7 @@ class Job:
     levels: Levels
     costing: Costing
     progress: Progress
+    notes: tuple[str, ...] = ()  # what the user must know of the captured model
 
     @property
     def deployed(self) -> str:
@@ -67,7 +69,8 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     Raises:
         UsageError: Unknown target, runtime or format; no device model for a latency budget.
         MissingExtraError: The deployed runtime or an asked-for format is not installed.
-        UnsupportedError: The model cannot be captured.
+        UnsupportedError: The model cannot be captured, or computes something else than its capture.
+        QualityError: A weight is not finite.
     """
     spec = run.spec
     target = load_target(spec.target.name)
@@ -88,14 +91,30 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     if cuda and not torch.cuda.is_available():
         raise UsageError("no CUDA device here", where="fit.device", hint="use cpu or auto")
     progress.note("capturing the model")
-    captured = trace(workload.model, workload.example)
+    opened = capture(workload.model, workload.example)
+    captured = opened.captured
+    for note in opened.notes:
+        progress.note(note)
     groups = _checked_groups(captured, workload, progress)
     levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep)
     costing = Costing(groups, fuse(captured.graph), target, runtime, threads, "int8", latency, Correction())
     device = torch.device("cuda" if cuda else "cpu")
     captured.module.to(device)
     return Job(
-        run, workload, target, runtime, threads, budget, formats, device, captured, groups, levels, costing, progress
+        run=run,
+        workload=workload,
+        target=target,
+        runtime=runtime,
+        threads=threads,
+        budget=budget,
+        formats=formats,
+        device=device,
+        captured=captured,
+        groups=groups,
+        levels=levels,
+        costing=costing,
+        progress=progress,
+        notes=opened.notes,
     )
 
 

@@ -162,7 +162,7 @@ def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
                 "numpy": np.__version__,
                 f"{job.runtime}_version": measurement.runtime_version,
             },
-            "notes": (*measurement.notes, *job.workload.data.notes),
+            "notes": (*measurement.notes, *job.workload.data.notes, *job.notes),
         }
     )
 

@@ -8,9 +8,10 @@ from typing import Any
 from torch import nn
 
 from edgeprune.errors import MissingExtraError, UsageError, did_you_mean
+from edgeprune.pruning.capture import check_finite
 from edgeprune.spec import ModelSpec
 from edgeprune.workload.entries import call_entry, load_entry
-from edgeprune.workload.weights import check_finite, load_weights, read_weights, refuse_code
+from edgeprune.workload.weights import load_weights, read_weights, refuse_code
 
 _CODE = (".pt2", ".pt", ".pth", ".th", ".pkl", ".pickle", ".ckpt", ".bin")
 _GRAPHS = (".onnx", ".tflite", ".xml")
@@ -20,8 +21,8 @@ def load_model(spec: ModelSpec) -> nn.Module:
     """The model in eval mode, float32 on the CPU, with the weights of `spec.weights` when given.
 
     Raises:
-        UsageError: Nothing to load, code that fails, something that is no module, weights that do not fit or are
-            not finite.
+        UsageError: Nothing to load, code that fails, something that is no module, weights that do not fit.
+        QualityError: Weights that are not finite.
         TrustError: A file that would run code when opened.
         MissingExtraError: The model library is not installed or broken.
     """
