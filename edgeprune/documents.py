@@ -121,6 +121,39 @@ class FrozenRow(Value):
     channels: int
     layers: tuple[str, ...]
     reason: str
+    by_check: bool = False  # left whole because pruned and masked differed on real inputs
+
+
+class Saving(Value):
+    """What is spared by the device model; negative where it costs more. None is not known."""
+
+    latency_ns: int | None = None
+    ram_bytes: int | None = None
+    size_bytes: int | None = None
+
+
+class WorthRow(Value):
+    """What one group's channels are worth, and what removing some of them bought."""
+
+    group: str
+    layers: tuple[str, ...]
+    dense: int
+    kept: int
+    importance: float | None = None  # share of the group's summed score that stays
+    damage: float | None = None  # of the measured loss curve at this width; None without curves
+    alone: Saving = Saving()  # the dense model less the dense model with only this group shrunk
+    final: Saving = Saving()  # the plan with this group whole less the plan
+
+
+class LimitRow(Value):
+    """One limit the plan was solved under, by the device model: a limit binds where no wider group fits."""
+
+    what: Literal["latency_ns", "ram_bytes", "size_bytes"]
+    limit: float  # of the device model's central value
+    dense: float
+    planned: float
+    blocked: int  # of the shrunk groups, how many would break this limit with their next wider level
+    shrunk: int
 
 
 class RaceRow(Value):
@@ -197,6 +230,8 @@ class FitRecord(Value):
     costs: tuple[CostRow, ...] = ()
     layers: tuple[KeepRow, ...] = ()
     frozen: tuple[FrozenRow, ...] = ()
+    worth: tuple[WorthRow, ...] = ()
+    limits: tuple[LimitRow, ...] = ()
     race: tuple[RaceRow, ...] = ()
     details: tuple[ArtifactRow, ...] = ()
     ops: tuple[OpRow, ...] = ()

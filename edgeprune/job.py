@@ -51,6 +51,7 @@ class Job:
     costing: Costing
     progress: Progress
     notes: tuple[str, ...] = ()  # what the user must know of the captured model
+    left_whole: frozenset[str] = frozenset()  # groups that did not pass the check
 
     @property
     def deployed(self) -> str:
@@ -95,7 +96,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     captured = opened.captured
     for note in opened.notes:
         progress.note(note)
-    groups = _checked_groups(captured, workload, progress)
+    groups, left_whole = _checked_groups(captured, workload, progress)
     levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep)
     costing = Costing(groups, fuse(captured.graph), target, runtime, threads, "int8", latency, Correction())
     device = torch.device("cuda" if cuda else "cpu")
@@ -115,17 +116,19 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         costing=costing,
         progress=progress,
         notes=opened.notes,
+        left_whole=left_whole,
     )
 
 
-def _checked_groups(captured: Captured, workload: Workload, progress: Progress) -> ChannelGroups:
-    """The channel groups that pass the check on a real batch; what does not is named."""
+def _checked_groups(captured: Captured, workload: Workload, progress: Progress) -> tuple[ChannelGroups, frozenset[str]]:
+    """The channel groups that pass the check on a real batch, and the names of those that do not."""
     sample, _ = next(iter(batches(workload.data.calibration, 8)))
     groups = channel_groups(captured.graph)
     passed = vetted(captured, groups, (sample,))
-    for entry in passed.frozen[len(groups.frozen) :]:
+    left = passed.frozen[len(groups.frozen) :]
+    for entry in left:
         progress.note(f"left whole: {entry.name}: {entry.reasons[0]}")
-    return passed
+    return passed, frozenset(entry.name for entry in left)
 
 
 def _formats(asked: tuple[str, ...], deployed: str) -> tuple[str, ...]:
