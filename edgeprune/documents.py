@@ -253,6 +253,73 @@ class FitRecord(Value):
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
 
 
+class GroupRow(Value):
+    """One channel group of an inspected model; what goes with all but one of its channels, alone."""
+
+    name: str
+    width: int
+    unit: int  # positions that one channel takes on each of its axes, at least
+    layers: tuple[str, ...]
+    parameters: int
+    macs: int
+    latency_share: float | None  # of the dense model's estimated latency
+
+
+class FrozenGroupRow(Value):
+    """Channels of an inspected layer that cannot shrink, and why."""
+
+    name: str
+    width: int
+    reasons: tuple[str, ...]
+
+
+class SegmentRow(Value):
+    """Neighbouring channels of one group, or (None) fixed ones."""
+
+    group: str | None
+    width: int
+
+
+class LayerRow(Value):
+    """One layer of an inspected model, in execution order: the channels it reads and those it computes."""
+
+    name: str
+    kind: str
+    reads: tuple[SegmentRow, ...]
+    computes: tuple[SegmentRow, ...]
+    macs: int
+    latency_ns: int | None
+    reasons: tuple[str, ...] = ()  # why computed channels are fixed
+
+
+class InspectedCost(Figure):
+    """What the dense model costs."""
+
+    size_bytes: int | None = None
+
+
+class InspectRecord(Value):
+    """What can be pruned in a model, what cannot and why: the document `edgeprune.inspect/1`."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: Literal["edgeprune.inspect/1"] = Field("edgeprune.inspect/1", alias="schema")
+    model: str
+    input: tuple[int, ...]
+    parameters: int
+    macs: int
+    by_head: bool
+    groups: tuple[GroupRow, ...]
+    frozen: tuple[FrozenGroupRow, ...]
+    layers: tuple[LayerRow, ...]
+    dense: InspectedCost
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """The document, with two-space indent and a last newline."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
 class ProfileRecord(Value):
     """One profile of one artifact: the document `edgeprune.profile/1`."""
 

@@ -99,12 +99,17 @@ class ChannelGroups:
         labels = axes[axis] if axes else None
         return None if labels is None else self.component[labels]
 
+    def owner_of(self, components: Labels) -> Labels:
+        """Index of the group of each component; -1 for channels that stay."""
+        owners: Labels = self._group_of[components]
+        return owners
+
     def width_at(self, node: str, axis: int, size: int) -> Width:
         """The width of an axis of `size` positions as a function of group widths."""
         components = self.components_at(node, axis)
         if components is None:
             return Width(size, {})
-        owners = self._group_of[components]
+        owners = self.owner_of(components)
         index, counts = np.unique(owners[owners >= 0], return_counts=True)
         rates = {int(g): int(n) / self.groups[int(g)].width for g, n in zip(index, counts)}
         return Width(int((owners < 0).sum()), rates)
