@@ -10,6 +10,11 @@ SHARED ?= $(or $(EDGEPRUNE_SHARED),../shared)
 MEASUREMENTS ?= $(SHARED)/measurements
 # Options of the benchmarks, such as --seeds 3 or --fresh.
 BENCH_ARGS ?=
+# What bench-zoo prunes, and whether beside the peer. The networks come from EDGEPRUNE_TORCHVISION, else from PEER_ENV.
+LIST ?= $(SHARED)/zoo/models.csv
+PEER ?= 1
+PEER_ENV := .venv-peer
+PEER_READY := $(PEER_ENV)/.ready
 PYTEST_ARGS ?=
 JOBS ?= 2
 
@@ -18,7 +23,7 @@ READY := .venv/.edgeprune-ready
 # One thread per test process: they run side by side.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-.PHONY: help setup demo test test-slow lint types check docs profiles demo-weights bench-fit bench-host bench-prune clean
+.PHONY: help setup demo test test-slow lint types check docs profiles demo-weights bench-fit bench-host bench-prune bench-zoo clean
 
 help:
 	@echo "make demo          fit the built-in model to 20 ms on a Raspberry Pi 4"
@@ -31,6 +36,7 @@ help:
 	@echo "make bench-fit     ResNet-20 on CIFAR-10 at half its latency, beside uniform and random widths"
 	@echo "make bench-host    half the dense latency on this machine, five seeds, and a RAM limit"
 	@echo "make bench-prune   five torchvision networks: exactness and time of pruning"
+	@echo "make bench-zoo     LIST=FILE: how many public models are pruned exactly, beside torch-pruning (PEER=0: alone)"
 	@echo "make clean         caches and build outputs; runs/ and .venv stay"
 
 setup: $(READY)
@@ -72,6 +78,20 @@ demo-weights: $(READY)
 
 bench-fit bench-host bench-prune: bench-%: $(READY)
 	EDGEPRUNE_SHARED=$(SHARED) $(BIN)/python -m bench.$* $(BENCH_ARGS)
+	$(BIN)/python -m bench.tables
+
+# An environment of its own that borrows torch from .venv, so that both tools run on the same one.
+$(PEER_READY): $(READY) Makefile
+	$(BIN)/python -m venv --without-pip $(PEER_ENV)
+	$(BIN)/python -m pip --disable-pip-version-check --python $(PEER_ENV)/bin/python install --no-deps \
+		torchvision==0.28.0 timm==1.0.31 torch-pruning==1.6.1
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(PEER_ENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch.pth
+	touch $@
+
+bench-zoo: $(READY) $(if $(and $(filter 0,$(PEER)),$(EDGEPRUNE_TORCHVISION)),,$(PEER_READY))
+	EDGEPRUNE_TORCHVISION=$${EDGEPRUNE_TORCHVISION:-$$(echo $(PEER_ENV)/lib/python*/site-packages)} \
+		$(BIN)/python -m bench.zoo --list $(LIST) --peer $(PEER) $(BENCH_ARGS)
 	$(BIN)/python -m bench.tables
 
 clean:

@@ -15,7 +15,7 @@ from edgeprune.progress import Progress
 
 Body = Callable[[Sheet, argparse.Namespace, Path, Progress], None]
 # They say which cells there are, not what a cell holds.
-_NOT_SETTINGS = ("results", "fresh", "quiet", "smoke", "seeds", "arms", "nets", "sizes")
+_NOT_SETTINGS = ("results", "fresh", "quiet", "smoke", "seeds", "arms", "nets", "sizes", "list", "peer")
 
 
 def parser(name: str, summary: str) -> argparse.ArgumentParser:

@@ -7,8 +7,6 @@ that EDGEPRUNE_TORCHVISION names.
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
 import statistics
 import sys
 import time
@@ -22,16 +20,17 @@ from torch import nn
 
 from bench import command
 from bench.cells import Result, Sheet
+from bench.public_models import randomised, torchvision_models
 from edgeprune.cost import Correction
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import load_latency_model
-from edgeprune.errors import MissingExtraError, UsageError, did_you_mean
+from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Bounds, Costing, most_valuable, score_values, smallest
-from edgeprune.pruning.check import masked_outputs
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.limits import width_levels
+from edgeprune.pruning.masked import masked_outputs
 from edgeprune.pruning.plan import Plan, apply, uniform
 from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured, trace
@@ -40,11 +39,8 @@ from edgeprune.target import load_target
 T = TypeVar("T")
 
 NETS = ("mobilenet_v2", "mobilenet_v3_small", "densenet121", "efficientnet_b0", "resnet50")
-VARIABLE = "EDGEPRUNE_TORCHVISION"
 SHARES = (0.75, 0.5, 0.25)  # of the dense latency that the solver is given
 STEP, MIN_KEEP, GAP, LIMIT_S = 8, 0.1, 1e-3, 20.0
-_SCHEMAS = ("nms", "qnms")  # operators that the Python side of torchvision registers meta kernels for
-_libraries: list[torch.library.Library] = []  # their operators vanish with them
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,46 +68,6 @@ def _benchmark(sheet: Sheet, options: argparse.Namespace, folder: Path, progress
 def _cell(models: Any, name: str, side: int, repeats: int) -> Result:
     version = sys.modules["torchvision"].__version__
     return {"torchvision": version, **measured(randomised(getattr(models, name)), side, repeats)}
-
-
-def torchvision_models() -> Any:
-    """The module `torchvision.models`, also where its compiled part does not fit this torch.
-
-    Raises:
-        MissingExtraError: There is no torchvision.
-    """
-    if (folder := os.environ.get(VARIABLE)) and folder not in sys.path:
-        sys.path.append(folder)
-    try:
-        return importlib.import_module("torchvision.models")
-    except ImportError as err:
-        raise MissingExtraError(
-            f"the networks come from torchvision, which does not load: {err}",
-            where="bench.prune",
-            hint=f"install torchvision, or set {VARIABLE} to a folder that holds it",
-        ) from None
-    except RuntimeError:  # the compiled operators are missing; the networks need none of them
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-        for name in _SCHEMAS:
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-        _libraries.append(library)
-        return importlib.import_module("torchvision.models")
-
-
-def randomised(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """The network with weights and statistics that make no channel trivially neutral, in eval mode."""
-    torch.manual_seed(seed)
-    model = build().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.normal_(0, 0.3)
-            module.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.3)
-    return model
 
 
 def measured(model: nn.Module, side: int, repeats: int) -> Result:

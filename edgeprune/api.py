@@ -6,7 +6,7 @@ Everything here is reachable as `edgeprune.<name>`; importing `edgeprune` alone 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import torch
@@ -16,10 +16,12 @@ from edgeprune.pipeline import fit
 from edgeprune.profiling import profile
 from edgeprune.pruning import groups as _groups
 from edgeprune.pruning import surgery
-from edgeprune.pruning.capture import Opened, capture, varied
 from edgeprune.pruning.check import checked_prune
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.importance import importance
+from edgeprune.pruning.observe import Observed
+from edgeprune.pruning.opening import Opened, open_model, varied
+from edgeprune.pruning.own_module import prune_module
 from edgeprune.pruning.plan import Plan, uniform
 from edgeprune.pruning.trace import Captured, Example, positional
 
@@ -31,11 +33,14 @@ class Pruned:
     """A smaller model, what was removed, and how that is known to be exact.
 
     Attributes:
-        model: Trains, switches modes, takes any batch size and exports; its parameters keep their names.
+        model: Trains, switches modes, takes any batch size and exports; its parameters keep their names. A captured
+            program, or where the model's Python depends on data (a detector's does) a copy of the model's own class.
         plan: What was really removed; the same plan on the same model gives the same tensors.
-        error: max |pruned - masked| / max |masked| over the outputs on the example; None without a check.
+        error: max |pruned - masked| / max |masked| over the outputs on the example; None without a check, and for a
+            copy of the model's own class, where every tensor on the way is compared instead.
         excluded: Groups that were left whole because removing their channels changed the result, with their error.
-        notes: What the user must know: groups left whole, branches of training mode that are not in the model.
+        notes: What the user must know: groups left whole, branches of training mode that are not in the model, why a
+            model was not captured.
     """
 
     model: torch.nn.Module
@@ -50,13 +55,16 @@ def channel_groups(
 ) -> ChannelGroups:
     """What can shrink in a model, what is coupled to what, and what is frozen and why.
 
+    A model whose Python depends on data, such as a detector, cannot be captured; then it is run on the example, the
+    groups are those of the path that it took, and `notes` of the result say so.
+
     Args:
         model: Any module, or one that is captured already.
         example: Its input, its inputs in order (a tuple) or by name (a dict), batch on axis 0; only shapes matter.
         by_head: Remove whole attention heads and whole groups of grouped layers, instead of thinning all alike.
 
     Raises:
-        UnsupportedError: The model cannot be captured, or computes something else than its capture.
+        UnsupportedError: The model can be neither captured nor run, or computes something else than its capture.
         QualityError: A weight is not finite; named.
 
     Example:
@@ -69,7 +77,7 @@ def channel_groups(
         return _groups.channel_groups(model.graph, by_head)
     if example is None:
         raise UsageError("an example input is needed to capture the model")
-    return _groups.channel_groups(capture(model, example).captured.graph, by_head)
+    return _groups_of(open_model(model, example, observing=True), by_head)
 
 
 @overload
@@ -116,7 +124,8 @@ def prune(
         check: Compare pruned with masked on the example; a group that does not pass is left whole and named.
 
     Raises:
-        UnsupportedError: The model cannot be captured, or computes something else than its capture.
+        UnsupportedError: The model can be neither captured nor run, computes something else than its capture, or its
+            own Python does not follow the plan.
         UsageError: Neither or both of `keep` and `plan`, a share out of range, or a plan that does not fit.
         QualityError: A weight or a score is not finite; named.
 
@@ -133,13 +142,20 @@ def prune(
         raise UsageError("prune needs either keep=0.5 or plan=Plan(...)")
     if keep is not None and not 0 < keep <= 1:
         raise UsageError(f"keep={keep:g} is not above 0 and at most 1")
-    opened = capture(model, example)
+    opened = open_model(model, example, observing=True)
+    groups = _groups_of(opened, by_head or (plan is not None and plan.by_head))
     inputs = varied(positional(model, example))
-    groups = _groups.channel_groups(opened.captured.graph, by_head or (plan is not None and plan.by_head))
     if plan is None:
         assert keep is not None
         plan = uniform(groups, keep, step, importance(criterion, opened.captured, groups, [inputs], seed))
+    if isinstance(opened.captured, Observed):
+        own = prune_module(model, groups, plan, example, opened.captured)
+        return Pruned(own, plan, None, {}, opened.notes)
     return _pruned(opened, groups, plan, inputs if check else None)
+
+
+def _groups_of(opened: Opened, by_head: bool) -> ChannelGroups:
+    return replace(_groups.channel_groups(opened.captured.graph, by_head), notes=opened.notes)
 
 
 def _pruned(opened: Opened, groups: ChannelGroups, plan: Plan, inputs: tuple[object, ...] | None) -> Pruned:

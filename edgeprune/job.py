@@ -18,10 +18,10 @@ from edgeprune.errors import UsageError, missing_extra
 from edgeprune.profiling import profile
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Costing
-from edgeprune.pruning.capture import capture
 from edgeprune.pruning.check import vetted
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.limits import Levels, width_levels
+from edgeprune.pruning.opening import open_model
 from edgeprune.pruning.trace import Captured
 from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.record import Run
@@ -92,7 +92,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     if cuda and not torch.cuda.is_available():
         raise UsageError("no CUDA device here", where="fit.device", hint="use cpu or auto")
     progress.note("capturing the model")
-    opened = capture(workload.model, workload.example)
+    opened = open_model(workload.model, workload.example)
     captured = opened.captured
     for note in opened.notes:
         progress.note(note)

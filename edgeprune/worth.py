@@ -84,7 +84,10 @@ def _full(job: Job) -> tuple[int, ...]:
 
 
 def _cost(costing: Costing, widths: Sequence[int]) -> Cost:
-    return costing.of_ops(resized(costing.ops, costing.groups, widths)).cost
+    if all(widths):
+        return costing.of_ops(resized(costing.ops, costing.groups, widths)).cost
+    groups = costing.groups.groups  # a group without channels takes its block with it
+    return costing.of(Plan(keep={group.name: tuple(range(n)) for group, n in zip(groups, widths, strict=True)})).cost
 
 
 def _saving(before: Cost, after: Cost) -> Saving:

@@ -16,6 +16,7 @@ from edgeprune.pruning.importance import CRITERIA
 from edgeprune.pruning.plan import Plan
 from edgeprune.pruning.rewrites import REWRITES
 from edgeprune.pruning.trace import trace
+from tests.pruning.detector import Detector, images
 from tests.pruning.nets import NETS, randomised
 from tests.pruning.operator_nets import CASES
 
@@ -99,3 +100,15 @@ def test_mistakes_are_named() -> None:
         edgeprune.prune(model, X, keep=1.5)
     with pytest.raises(UsageError, match="an example input is needed"):
         edgeprune.channel_groups(model)
+
+
+def test_a_detector_is_pruned_as_its_own_class_and_says_that_it_was_observed() -> None:
+    model = randomised(Detector).double()
+    small = edgeprune.prune(model, images(), keep=0.5)
+    assert isinstance(small.model, Detector) and set(small.plan.keep) <= {name for name, _ in model.named_modules()}
+    assert sum(p.numel() for p in small.model.parameters()) < 0.4 * sum(p.numel() for p in model.parameters())
+    assert len(small.model(images(2))) == 2
+    notes = edgeprune.channel_groups(model, images()).notes
+    assert notes == small.notes
+    assert "observed instead of captured" in notes[0]
+    assert "the path that the example took" in notes[1]

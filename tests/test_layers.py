@@ -34,6 +34,7 @@ LEVELS = {
     "edgeprune.values": 0,
     "edgeprune.device": 1,
     "edgeprune.pruning": 2,
+    "edgeprune.pruning.blocks": 1,
     "edgeprune.pruning.groups": 1,
     "edgeprune.pruning.labels": 1,
     "edgeprune.pruning.plan": 1,

@@ -95,13 +95,13 @@ def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor, by_h
     from edgeprune.device.estimate import estimate
     from edgeprune.device.fusion import fuse
     from edgeprune.documents import FrozenGroupRow, InspectRecord
-    from edgeprune.pruning.capture import capture, varied
     from edgeprune.pruning.check import vetted
     from edgeprune.pruning.groups import channel_groups
+    from edgeprune.pruning.opening import open_model, varied
     from edgeprune.pruning.overview import group_rows, layer_rows
     from edgeprune.target import load_target
 
-    opened = capture(network, example)
+    opened = open_model(network, example)
     graph = opened.captured.graph
     groups = vetted(opened.captured, channel_groups(graph, by_head), varied((example,)))
     ops = fuse(graph)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from edgeprune.cost import Cost, Measurement, OpCost, Source
 from edgeprune.device.fusion import absorb_padding
 from edgeprune.device.latency import LatencyModel, load_latency_model
-from edgeprune.device.memory import peak_activation_bytes
+from edgeprune.device.memory import WEIGHT_COPIES, peak_activation_bytes
 from edgeprune.device.ops import Op
 from edgeprune.target import Target
 
@@ -28,6 +28,11 @@ def size_bytes(ops: Iterable[Op], precision: str) -> int:
         if op.weights:
             total += op.out_channels * CHANNEL_BYTES[precision]
     return total
+
+
+def counts_process(target: Target) -> bool:
+    """Whether RAM on a target is that of a whole process, as it is measured where files are run, weights included."""
+    return target.latency == "measured"
 
 
 def estimate(
@@ -56,13 +61,15 @@ def estimate(
     if model is None:
         missing = f"no latency model for {target.name}, {runtime}, {precision}, {threads} thread(s)"
         notes = (f"{missing}: memory and size only",)
+    size, ram = size_bytes(sequence, precision), peak_activation_bytes(sequence, ELEMENT_BYTES[precision])
+    counted = counts_process(target)
     cost = Cost(
         source=Source.ESTIMATED,
         latency_s=model.total_s(sequence) if model else None,
         latency_interval_s=model.interval_s(sequence) if model else None,
-        ram_bytes=peak_activation_bytes(sequence, ELEMENT_BYTES[precision]),
-        ram_kind="activations",
-        size_bytes=size_bytes(sequence, precision),
+        ram_bytes=ram + WEIGHT_COPIES * size if counted else ram,
+        ram_kind="process" if counted else "activations",
+        size_bytes=size,
     )
     rows = tuple(
         OpCost(name=op.name, kind=op.kind, latency_s=model.op_s(op) if model else None, macs=op.macs) for op in sequence

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from edgeprune.cost import Correction, Measurement
-from edgeprune.device.estimate import estimate, size_bytes
+from edgeprune.device.estimate import ELEMENT_BYTES, counts_process, estimate, size_bytes
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import LatencyModel
+from edgeprune.device.memory import WEIGHT_COPIES
 from edgeprune.device.ops import Op
 from edgeprune.pruning.groups import ChannelGroups
-from edgeprune.pruning.limits import Levels, latency_limit, ram_limits, size_limit
+from edgeprune.pruning.limits import Levels, latency_limit, ram_limits, tabulate
 from edgeprune.pruning.plan import Plan, apply, best_channels, uniform
-from edgeprune.pruning.solver import Limit, Problem, Vector, solve
+from edgeprune.pruning.solver import NOTHING, Limit, Problem, Vector, solve
 from edgeprune.target import Target
 
 _TIGHTENINGS = 5
@@ -188,21 +190,21 @@ def _problem(costing: Costing, bounds: Bounds, levels: Levels, values: Mapping[s
     if bounds.latency_s is not None and costing.model is not None:
         room_s = bounds.latency_s - costing.correction.latency_offset_s
         limits.append(latency_limit(ops, groups, levels, costing.model.op_s, room_s))
+    size = tabulate(ops, groups, levels, partial(_op_bytes, costing.precision))
+    file_bytes = size_bytes((), costing.precision)
     if bounds.size_bytes is not None:
-        room = bounds.size_bytes - costing.correction.size_bytes - size_bytes((), costing.precision)
-        limits.append(
-            size_limit(
-                ops,
-                groups,
-                levels,
-                lambda op: size_bytes((op,), costing.precision) - size_bytes((), costing.precision),
-                room,
-            )
-        )
+        limits.append(Limit("size", size, bounds.size_bytes - costing.correction.size_bytes - file_bytes))
     if bounds.ram_bytes is not None:
-        room = bounds.ram_bytes - costing.correction.ram_bytes
-        limits.extend(ram_limits(ops, groups, levels, 1 if costing.precision == "int8" else 4, room))
+        room, held = bounds.ram_bytes - costing.correction.ram_bytes, NOTHING
+        if counts_process(costing.target):
+            held = NOTHING.plus(size, WEIGHT_COPIES)
+            room -= WEIGHT_COPIES * file_bytes
+        limits.extend(ram_limits(ops, groups, levels, ELEMENT_BYTES[costing.precision], room, held))
     return Problem(levels, tuple(values[group.name] for group in groups.groups), tuple(limits))
+
+
+def _op_bytes(precision: str, op: Op) -> float:
+    return size_bytes((op,), precision) - size_bytes((), precision)
 
 
 def _tighter(current: Bounds, wanted: Bounds, predicted: Measurement) -> Bounds:

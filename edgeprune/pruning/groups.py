@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from edgeprune.graph import Graph, Node, Ref
+from edgeprune.pruning.blocks import Anatomy
 from edgeprune.pruning.labels import Axes, Labels, label
 from edgeprune.pruning.rewrites import Mask
 
@@ -28,12 +29,14 @@ class ChannelGroup:
         channels: Component id of each channel, in order of first appearance.
         members: The (parameter path, axis) pairs that shrink with the group.
         unit: The fewest positions that one channel takes on any of them, such as the number of heads.
+        removable: Whether the model works without any of them, such as on one side of a skip path.
     """
 
     name: str
     channels: Labels
     members: tuple[tuple[str, int], ...]
     unit: int = 1
+    removable: bool = False
 
     @property
     def width(self) -> int:
@@ -71,6 +74,12 @@ class ChannelGroups:
     component: Labels  # component per label
     renumbered: Mapping[str, tuple[str, int]]  # constant index tensors, and the node and axis that they point into
     by_head: bool = False
+    notes: tuple[str, ...] = ()  # what must be known of how the graph was found
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """What is left of the graph when whole groups go."""
+        return Anatomy(self.graph)
 
     @cached_property
     def by_name(self) -> dict[str, ChannelGroup]:
@@ -141,7 +150,32 @@ def channel_groups(graph: Graph, by_head: bool = False) -> ChannelGroups:
     producers = _producers(graph, labelling.axes, component)
     groups = _groups(_parameter_axes(graph, labelling.axes, component), frozen, producers)
     reasons = _frozen(producers, component, labelling.freezes, frozen)
-    return ChannelGroups(graph, groups, reasons, labelling.axes, component, labelling.renumbered, by_head)
+    found = ChannelGroups(graph, groups, reasons, labelling.axes, component, labelling.renumbered, by_head)
+    removable = found.anatomy.removable(_emptied(found))
+    return replace(found, groups=tuple(replace(g, removable=r) for g, r in zip(groups, removable, strict=True)))
+
+
+def _emptied(found: ChannelGroups) -> list[list[str]]:
+    """Per group, the nodes of which nothing is left without it: on some axis of every output all channels are its."""
+    sole: dict[int, int] = {}  # by the identity of an array of labels, which axes share
+    empty: list[list[str]] = [[] for _ in found.groups]
+    for node in found.graph.nodes:
+        owned: set[int] | None = None
+        for axes in found.axes[node.name]:
+            own = {_sole_owner(found, labels, sole) for labels in axes if labels is not None}
+            owned = own if owned is None else owned & own
+        for g in owned or ():
+            if g >= 0:
+                empty[g].append(node.name)
+    return empty
+
+
+def _sole_owner(found: ChannelGroups, labels: Labels, known: dict[int, int]) -> int:
+    """The group of all channels on an axis; -1 where they are of several or of none."""
+    if id(labels) not in known:
+        owners = found._group_of[found.component[labels]]
+        known[id(labels)] = int(owners[0]) if len(owners) and (owners == owners[0]).all() else -1
+    return known[id(labels)]
 
 
 _AxisTable = list[tuple[str, int, Labels]]  # (parameter path, axis, component per position)

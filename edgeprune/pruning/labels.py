@@ -38,6 +38,7 @@ class Labelling:
         by_head: Where one axis is split into several (attention heads, groups), whole outer blocks are the channels
             instead of positions inside every block.
         axes: Per node, one entry per output.
+        constant: Nodes that depend on parameters alone, not on the input.
         renumbered: Per constant index tensor, the node and axis that it points into.
     """
 
@@ -46,6 +47,7 @@ class Labelling:
     axes: dict[str, tuple[Axes, ...]] = field(default_factory=dict)
     freezes: list[tuple[Labels, str]] = field(default_factory=list)
     renumbered: dict[str, tuple[str, int]] = field(default_factory=dict)
+    constant: set[str] = field(default_factory=set)
     count: int = 0
     _ties: list[tuple[Labels, Labels]] = field(default_factory=list)
 
@@ -145,6 +147,8 @@ def label(graph: Graph, by_head: bool = False) -> Labelling:
     load_rules()
     labelling = Labelling(graph, by_head)
     for node in graph.nodes:
+        if node.op != "input" and all(name in labelling.constant for name in node.refs):
+            labelling.constant.add(node.name)
         labelling.axes[node.name] = _RULES.get(node.base, _unknown)(labelling, node)
     return labelling
 

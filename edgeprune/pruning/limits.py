@@ -12,7 +12,7 @@ from edgeprune.device.ops import Op
 from edgeprune.graph import Graph
 from edgeprune.pruning.groups import ChannelGroups, Width
 from edgeprune.pruning.plan import aligned, own_step
-from edgeprune.pruning.solver import Expression, Limit, Vector
+from edgeprune.pruning.solver import NOTHING, Expression, Limit, Vector
 
 Table = np.ndarray[Any, Any]
 Levels = tuple[tuple[int, ...], ...]
@@ -69,17 +69,18 @@ def latency_limit(
     return Limit("latency", tabulate(ops, groups, levels, op_s), bound_s)
 
 
-def size_limit(
-    ops: Sequence[Op], groups: ChannelGroups, levels: Levels, op_bytes: Callable[[Op], float], bound_bytes: float
-) -> Limit:
-    """Summed size of all ops in the file, bytes."""
-    return Limit("size", tabulate(ops, groups, levels, op_bytes), bound_bytes)
-
-
 def ram_limits(
-    ops: Sequence[Op], groups: ChannelGroups, levels: Levels, bytes_per_element: int, bound_bytes: float
+    ops: Sequence[Op],
+    groups: ChannelGroups,
+    levels: Levels,
+    bytes_per_element: int,
+    bound_bytes: float,
+    held: Expression = NOTHING,
 ) -> tuple[Limit, ...]:
-    """One limit per step of execution: the activations alive there. Steps that the dense model holds are left out."""
+    """One limit per step of execution: the activations alive there, and what is `held` all the time.
+
+    Steps that the dense model holds are left out.
+    """
     widths = {op.output: (_width(groups, op.out_axis, op.out_channels), op.out_positions) for op in ops}
     inputs = _input_elements(groups.graph)
     limits: dict[tuple[str, ...], Limit] = {}
@@ -93,7 +94,7 @@ def ram_limits(
             table.constant += width.constant * positions * bytes_per_element
             for g, rate in width.per_channel.items():
                 table.add_unary(g, [rate * k * positions * bytes_per_element for k in levels[g]])
-        limit = Limit(f"ram at {op.name}", table.expression(), bound_bytes)
+        limit = Limit(f"ram at {op.name}", table.expression().plus(held), bound_bytes)
         if not limit.held([len(options) - 1 for options in levels]):
             limits[tuple(sorted(alive))] = limit
     return tuple(limits.values())

@@ -1,13 +1,14 @@
 """A plan: which channels of each group stay. JSON on disk; `apply` gives the graph it leads to.
 
 Rewriting a graph changes parameter shapes, activation shapes and the constants in arguments that depend on them.
-Surgery reads those constants from the rewritten graph, so what the solver costs is what is built.
+Surgery reads those constants from the rewritten graph, so what the solver costs is what is built. A group that keeps
+no channel takes its block with it (`edgeprune.pruning.blocks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.graph import Graph, Node, Shape
+from edgeprune.pruning.blocks import Remains, without
 from edgeprune.pruning.groups import ChannelGroup, ChannelGroups
 from edgeprune.pruning.rewrites import REWRITES, Shrinking
 from edgeprune.values import Value
@@ -24,6 +26,8 @@ Scores = np.ndarray[Any, np.dtype[np.float64]]  # (channels,), larger stays
 
 class Plan(Value):
     """Kept channel indices per group name, ascending; a group that is not named keeps all.
+
+    None at all removes a group with everything that works on it alone.
 
     Attributes:
         by_head: The channels are whole attention heads and whole groups where an axis is split into those.
@@ -42,16 +46,21 @@ def check_plan(plan: Plan, groups: ChannelGroups) -> None:
     """Refuse a plan that does not fit the model.
 
     Raises:
-        UsageError: An unknown group, an index out of range or repeated, an empty group.
+        UsageError: An unknown group, an index out of range or repeated, no channel of a group that cannot be removed.
     """
     for name, indices in plan.keep.items():
         if name not in groups.by_name:
             raise UsageError(f"the plan names an unknown group {name!r}", hint=did_you_mean(name, groups.by_name))
         width = groups.by_name[name].width
-        if not indices:
-            raise UsageError(f"the plan keeps no channel of group {name!r}")
-        if list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= width:
+        if list(indices) != sorted(set(indices)) or (indices and (indices[0] < 0 or indices[-1] >= width)):
             raise UsageError(f"the plan's indices for group {name!r} must ascend within 0..{width - 1}")
+    removed = [name for name, indices in plan.keep.items() if not indices]
+    for name in removed:
+        if not groups.by_name[name].removable:
+            why = _remains(shrinking_of(groups, Plan(keep={name: ()}))).reason
+            raise UsageError(f"the plan keeps no channel of group {name!r}, which the model needs: {why}")
+    if removed and (why := _remains(shrinking_of(groups, plan)).reason):
+        raise UsageError(f"the plan keeps no channel of groups that cannot go together ({', '.join(removed)}): {why}")
 
 
 def keeps_all(groups: ChannelGroups, plan: Plan) -> bool:
@@ -60,14 +69,68 @@ def keeps_all(groups: ChannelGroups, plan: Plan) -> bool:
 
 
 def apply(plan: Plan, groups: ChannelGroups) -> Graph:
-    """The graph after the plan: shapes and size constants rewritten, names unchanged.
+    """The graph after the plan: shapes and size constants rewritten, removed blocks left out, names unchanged.
+
+    Raises:
+        UsageError: The plan does not fit the graph.
+    """
+    return planned(plan, groups).graph
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Where a plan leads.
+
+    Attributes:
+        graph: After the plan.
+        shrunk: The same before removed blocks are taken out: all nodes, some of them without channels.
+        remains: Which of those are without channels or constant.
+        constants: For each new parameter, the node whose value it holds.
+    """
+
+    graph: Graph
+    shrunk: Graph
+    remains: Remains
+    constants: Mapping[str, str]
+
+    @property
+    def dead(self) -> frozenset[str]:
+        """Nodes without channels."""
+        return frozenset(name for name, fate in self.remains.fates.items() if fate.kind == "dead")
+
+
+def planned(plan: Plan, groups: ChannelGroups) -> Planned:
+    """The graph after the plan, with what surgery needs to build it.
 
     Raises:
         UsageError: The plan does not fit the graph.
     """
     check_plan(plan, groups)
     shrinking = shrinking_of(groups, plan)
-    return Graph(tuple(_rewritten(node, shrinking) for node in groups.graph.nodes))
+    remains = _remains(shrinking)
+    fates = {} if remains.reason else remains.fates
+    empty = {name for name, fate in fates.items() if fate.kind == "dead"}
+    left_out = {name for name in fates if name in empty or empty.intersection(groups.graph.by_name[name].refs)}
+    shrunk = Graph(tuple(_rewritten(node, shrinking, left_out) for node in groups.graph.nodes))
+    if not fates:
+        return Planned(shrunk, shrunk, remains, {})
+    graph, constants = without(shrunk, groups.anatomy, fates)
+    return Planned(graph, shrunk, remains, constants)
+
+
+def _remains(shrinking: Shrinking) -> Remains:
+    """What is left where some tensors lose all their channels."""
+    empty = {
+        node.name
+        for node in shrinking.graph.nodes
+        if node.shapes and all(_emptied(shrinking, node, i) for i in range(len(node.shapes)))
+    }
+    return shrinking.groups.anatomy.remains(empty) if empty else Remains({})
+
+
+def _emptied(shrinking: Shrinking, node: Node, output: int) -> bool:
+    masks = [shrinking.mask(node.name, axis, output) for axis in range(len(node.shapes[output]))]
+    return any(mask is not None and len(mask) > 0 and not mask.any() for mask in masks)
 
 
 def shrinking_of(groups: ChannelGroups, plan: Plan) -> Shrinking:
@@ -75,12 +138,12 @@ def shrinking_of(groups: ChannelGroups, plan: Plan) -> Shrinking:
     return Shrinking(groups, groups.keep_mask({name: np.array(indices) for name, indices in plan.keep.items()}))
 
 
-def _rewritten(node: Node, shrinking: Shrinking) -> Node:
+def _rewritten(node: Node, shrinking: Shrinking, left_out: Collection[str]) -> Node:
     shapes = tuple(_new_shape(node, shrinking, i) for i in range(len(node.shapes)))
     if node.value:
         return replace(node, shapes=shapes, value=_list_left(node, shrinking))
     rewrite = REWRITES.get(node.base)
-    if rewrite is None:
+    if rewrite is None or node.name in left_out:
         return node if shapes == node.shapes else replace(node, shapes=shapes)
     return rewrite(replace(node, shapes=shapes), node, shrinking)  # a slice may keep its width while its source shrinks
 

@@ -36,8 +36,8 @@ _LARGEST_CONSTANT = 1 << 24  # elements; larger tables are computed where they a
 
 def normalise(module: GraphModule) -> None:
     """Rewrite a captured program in place; what it computes stays the same."""
-    _without_checks(module)
     _inlined_regions(module)
+    _without_checks(module)
     _one_name_per_tensor(module)
     for node in module.graph.nodes:
         if node.op == "call_function":
@@ -146,7 +146,7 @@ def _explicit_scale(node: FxNode) -> None:
 
 
 def _folded_constants(module: GraphModule) -> None:
-    """Replace what depends on neither the input nor a floating-point tensor of the model by its value."""
+    """Replace what depends on neither the input nor a trainable tensor by its value."""
     fixed = _fixed_nodes(module)
     values: dict[FxNode, Any] = {}
     made: dict[tuple[FxNode, int], FxNode] = {}
@@ -167,14 +167,14 @@ def _folded_constants(module: GraphModule) -> None:
 
 
 def _fixed_nodes(module: GraphModule) -> set[FxNode]:
-    """Nodes that give the same at every call: made from constants and from whole-number buffers."""
+    """Nodes that give the same at every call: made from constants and from buffers that nothing writes into."""
     fixed: set[FxNode] = set()
+    state = {_written(node) for node in module.graph.nodes if node.op == "call_function"}
     for node in module.graph.nodes:
         if node.op == "get_attr":
             owner, _, name = str(node.target).rpartition(".")
             tensor = getattr(module.get_submodule(owner), name)
-            lifted = name.startswith(("lifted_tensor", "_tensor_constant"))
-            if isinstance(tensor, torch.Tensor) and (lifted or not tensor.is_floating_point()):
+            if isinstance(tensor, torch.Tensor) and not isinstance(tensor, torch.nn.Parameter) and node not in state:
                 fixed.add(node)
         elif node.op == "call_function" and _is_fixed(node, fixed):
             fixed.add(node)

@@ -30,11 +30,23 @@ class Expression:
     unary: Mapping[int, Vector]
     pairs: Mapping[tuple[int, int], Vector]
 
+    def plus(self, other: Expression, times: float = 1.0) -> Expression:
+        """The sum of this cost and a multiple of another."""
+        unary, pairs = dict(self.unary), dict(self.pairs)
+        for g, table in other.unary.items():
+            unary[g] = unary.get(g, 0.0) + times * table
+        for key, table in other.pairs.items():
+            pairs[key] = pairs.get(key, 0.0) + times * table
+        return Expression(self.constant + times * other.constant, unary, pairs)
+
     def at(self, choice: Sequence[int]) -> float:
         """The cost when group g is at level `choice[g]`."""
         total = self.constant
         total += sum(table[choice[g]] for g, table in self.unary.items())
         return float(total + sum(table[choice[g], choice[h]] for (g, h), table in self.pairs.items()))
+
+
+NOTHING = Expression(0.0, {}, {})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Surgery: remove channels for good. The result computes exactly what the masked model computes.
 
-Parameters are sliced, size constants are taken from the rewritten graph; nothing else changes. The argument is never
-edited.
+Parameters are sliced, size constants are taken from the rewritten graph; nothing else changes but for blocks that go
+whole. The argument is never edited.
 """
 
 from __future__ import annotations
@@ -15,35 +15,63 @@ import numpy as np
 import torch
 from torch.fx.node import Node as FxNode
 
-from edgeprune.graph import Arg, Node, Ref
+from edgeprune.graph import Node, Ref
 from edgeprune.pruning.groups import ChannelGroups
-from edgeprune.pruning.plan import Plan, apply, shrinking_of
+from edgeprune.pruning.masked import constant_values, rewritten_args
+from edgeprune.pruning.plan import Plan, planned, shrinking_of
 from edgeprune.pruning.rewrites import Mask
 from edgeprune.pruning.trace import Captured, CapturedModule, attribute
 
 
 def prune(captured: Captured, groups: ChannelGroups, plan: Plan) -> Captured:
-    """A new, smaller captured model.
+    """A new, smaller captured model. Where a whole block goes, the constant it leaves becomes a parameter.
 
     Raises:
         UsageError: The plan does not fit the model.
     """
-    graph = apply(plan, groups)
+    where = planned(plan, groups)
+    graph = where.graph
     shrinking = shrinking_of(groups, plan)
     smaller: dict[int, torch.Tensor] = {}
     for path, node in groups.graph.parameters.items():
+        if path not in graph.parameters:
+            continue
         masks = [shrinking.mask(node.name, axis) for axis in range(len(node.shape))]
         value = graph.by_name[node.name].value
         if value != node.value or any(mask is not None and not mask.all() for mask in masks):
             tensor = attribute(captured.module, path)
             smaller[id(tensor)] = _sliced(tensor, masks, value)
     module = copy_module(captured.module, smaller)
-    for fx_node in module.graph.nodes:
-        old, new = groups.graph.by_name[fx_node.name], graph.by_name[fx_node.name]
-        if new != old:
-            _rewrite(module, fx_node, old, new)
+    if where.constants:
+        _insert(module, constant_values(captured, groups, plan, where))
+    by_name = {node.name: node for node in module.graph.nodes}
+    for name, fx_node in by_name.items():
+        old, new = groups.graph.by_name.get(name), graph.by_name.get(name)
+        if old is not None and new is not None and new != old:
+            _rewrite(fx_node, old, new, by_name)
+    _erase(module, [node for name, node in by_name.items() if name not in graph.by_name])
     module.recompile()
     return Captured(module, graph)
+
+
+def _insert(module: CapturedModule, constants: Mapping[str, torch.Tensor]) -> None:
+    """New parameters before everything else, in the given order."""
+    first = next(iter(module.graph.nodes))
+    with module.graph.inserting_before(first):
+        for name, value in constants.items():
+            module.register_parameter(name, torch.nn.Parameter(value, requires_grad=value.is_floating_point()))
+            module.graph.get_attr(name)
+
+
+def _erase(module: CapturedModule, nodes: list[FxNode]) -> None:
+    """Take steps out of a program, with the parameters that nothing reads without them."""
+    for node in reversed(nodes):
+        module.graph.erase_node(node)
+        if node.op == "get_attr":
+            owner, _, name = str(node.target).rpartition(".")
+            delattr(module.get_submodule(owner), name)
+    if nodes:
+        module.delete_all_unused_submodules()
 
 
 def copy_module(module: CapturedModule, replaced: Mapping[int, torch.Tensor] | None = None) -> CapturedModule:
@@ -66,34 +94,21 @@ def _sliced(tensor: torch.Tensor, masks: list[Mask | None], value: tuple[int, ..
     return data
 
 
-def _rewrite(module: CapturedModule, fx_node: FxNode, old: Node, new: Node) -> None:
+def _rewrite(fx_node: FxNode, old: Node, new: Node, by_name: Mapping[str, FxNode]) -> None:
     if new.op != old.op:
         packet, overload = new.op.removeprefix("aten.").rsplit(".", 1)
         fx_node.target = getattr(getattr(torch.ops.aten, packet), overload)
-        by_name = {n.name: n for n in module.graph.nodes}
         fx_node.args = tuple(_to_fx(arg, by_name) for arg in new.args)
-        fx_node.kwargs = {}
+        fx_node.kwargs = {key: _to_fx(arg, by_name) for key, arg in new.kwargs.items()}
         return
-    fx_node.args, fx_node.kwargs = rewritten_args(fx_node, old, new)
+    args, kwargs = rewritten_args(fx_node, old, new)
+    fx_node.args = tuple(_to_fx(arg, by_name) for arg in args)
+    fx_node.kwargs = {key: _to_fx(arg, by_name) for key, arg in kwargs.items()}
 
 
-def rewritten_args(fx_node: FxNode, old: Node, new: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a program's step with the literals that a plan changes; run-time numbers stay."""
-    args = tuple(_merged(c, b, a) for c, b, a in zip(fx_node.args, old.args, new.args, strict=True))
-    kwargs = {key: _merged(fx_node.kwargs[key], old.kwargs[key], new.kwargs[key]) for key in fx_node.kwargs}
-    return args, kwargs
-
-
-def _merged(current: Any, before: Arg, after: Arg) -> Any:
-    """`current` with the literals that differ between `before` and `after` replaced; run-time numbers stay."""
-    if isinstance(before, tuple) and isinstance(after, tuple) and len(before) == len(after):
-        return [_merged(c, b, a) for c, b, a in zip(current, before, after, strict=True)]
-    return current if before == after else after
-
-
-def _to_fx(arg: Arg, by_name: dict[str, FxNode]) -> Any:
+def _to_fx(arg: Any, by_name: Mapping[str, FxNode]) -> Any:
     if isinstance(arg, Ref):
         return by_name[arg.name]
-    if isinstance(arg, tuple):
+    if isinstance(arg, tuple | list):
         return [_to_fx(a, by_name) for a in arg]
     return arg

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from edgeprune.errors import MissingExtraError, UsageError, did_you_mean
-from edgeprune.pruning.capture import check_finite
+from edgeprune.pruning.opening import check_finite
 from edgeprune.spec import ModelSpec
 from edgeprune.workload.entries import call_entry, load_entry
 from edgeprune.workload.weights import load_weights, read_weights, refuse_code

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 from bench import fit, host, prune
 from bench.cells import open_sheet, read_document
-from edgeprune.errors import MissingExtraError, UsageError
+from edgeprune.errors import UsageError
 from tests.pruning.nets import NETS
 
 
@@ -40,14 +39,6 @@ def test_an_error_ends_the_command_with_its_own_status(
     assert fit.main(["--results", str(tmp_path / "fit.json"), "--quiet"]) == 2
     shown = capsys.readouterr().err
     assert "error: no CIFAR-10 here" in shown and "hint: set EDGEPRUNE_SHARED" in shown
-
-
-def test_without_torchvision_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    monkeypatch.delenv(prune.VARIABLE, raising=False)
-    with pytest.raises(MissingExtraError, match="torchvision, which does not load") as caught:
-        prune.torchvision_models()
-    assert prune.VARIABLE in caught.value.hint
 
 
 class Library:
@@ -88,14 +79,6 @@ def test_every_network_and_size_is_a_cell_with_exact_surgery(tmp_path: Path, lib
 def test_an_unknown_network_is_refused_with_near_names(tmp_path: Path, library: None, capsys: Any) -> None:
     assert prune.main(["--results", str(tmp_path / "p.json"), "--nets", "resnet51", "--quiet"]) == 2
     assert "did you mean resnet50" in capsys.readouterr().err
-
-
-def test_random_statistics_leave_no_channel_neutral() -> None:
-    model = prune.randomised(NETS["residual"])
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert norms and all(bool((norm.weight != 1).all() and (norm.running_mean != 0).all()) for norm in norms)
-    again = prune.randomised(NETS["residual"])
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
 
 
 def test_what_an_earlier_cell_left_must_still_be_there() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from bench.cells import open_sheet
+from bench import zoo
+from bench.cells import open_sheet, read_document, write_document
+from bench.public_models import Listed
 from bench.tables import PAGE, page
 
 
@@ -73,14 +75,14 @@ def test_the_page_that_is_kept_is_the_one_the_figures_give() -> None:
 
 def test_what_was_not_measured_is_named_with_its_command(tmp_path: Path) -> None:
     text = page(tmp_path)
-    assert all(f"Not measured yet: `make bench-{name}`." in text for name in ("fit", "host", "prune"))
+    assert all(f"Not measured yet: `make bench-{name}`." in text for name in ("fit", "host", "prune", "zoo"))
 
 
 def test_figures_become_rows(tmp_path: Path) -> None:
     for name, cells in (("fit", FIT), ("host", HOST), ("prune", PRUNE)):
         fill(tmp_path, name, cells)
     text = page(tmp_path)
-    assert "Not measured" not in text and text == page(tmp_path)
+    assert text.count("Not measured") == 1 and text == page(tmp_path)  # the list of models
     assert "| ours (curves) | 0 | 0.970 | 1.000 | 88.12 | 91.51 | 91.49 |  | 269,722 | 41.0 |" in text
     assert "| dense |  | 2.000 | 2.062 | 91.73 |" in text
     assert "not equal within 2 %: uniform by +3.5 %" in text and "noise floor 0.4 %" in text
@@ -89,6 +91,23 @@ def test_figures_become_rows(tmp_path: Path) -> None:
     assert "| resnet50 | 64 | 3.2e-07 | same | 2.50 | 0.21 | 0.12 | 0.33 |" in text
     assert "| resnet50 | 64 | 0.5 | 0.08 | 0.500 | 1.25 | 0.09 |" in text
     assert "| resnet50 | 64 | 0.25 | 0.30 | infeasible | 0.40 |  |" in text
+
+
+def test_public_models_become_rows_and_what_is_not_exact_a_reason(tmp_path: Path) -> None:
+    ours = {"trace_s": 1.5, "prune_s": 0.25, "removed": 0.605, "frozen": [], "error": 4e-16, "exact": True}
+    peer = {"removed": 0.61, "prune_s": 0.5, "error": 0.0, "exact": True}
+    late = {"failed": "pruned", "reason": "no result within 45 s", "late": True}
+    sheet = open_sheet("zoo", {}, "python -m bench.zoo", tmp_path / "zoo-models.json")
+    sheet.cell("timm/a", lambda: ours)
+    models = [zoo.verdict(Listed("timm", "a"), ours, peer), zoo.verdict(Listed("timm", "b"), late, None)]
+    extra = {"summary": zoo.summary(models), "models": models}
+    write_document(sheet.path, {**read_document(sheet.path), **extra})
+    text = page(tmp_path).replace("\n", " ")
+    assert "2 models: 1 exact, 0 refused, 0 wrong, 1 timeout, 0 unjudged." in text
+    assert "All in: median 1.75 s, p90 1.75 s, max 1.75 s; without capture: median 0.25 s" in text
+    assert "| a | exact | 4.0e-16 | 60.5 | 1.75 | 0.25 | 61.0 | yes | 0.50 |" in text
+    assert "| b | timeout |  |  |  |  |  |  |  |" in text and "- b: timeout: no result within 45 s" in text
+    assert "The peer, judged the same way: 1 exact." in text
 
 
 def test_machine_versions_command_and_load_stand_below(tmp_path: Path) -> None:

@@ -56,6 +56,19 @@ def conv_3d() -> Case:
 
 
 @case
+def convolved_across_branches() -> Case:
+    """A convolution that mixes two branches and takes the channels as its space, one at a time."""
+
+    def forward(m: Any, x: T) -> T:
+        y = torch.stack([m.a(x), m.b(x)], 2).flatten(0, 1)
+        return m.head(m.mix(y).view(x.shape[0], 6, 10).mean(1))
+
+    return made(
+        forward, tokens(), a=nn.Linear(12, 10), b=nn.Linear(12, 10), mix=nn.Conv1d(2, 1, 1), head=nn.Linear(10, 3)
+    )
+
+
+@case
 def transposed_1d_3d() -> Case:
     def forward(m: Any, x: T) -> T:
         y = F.relu(m.b(F.relu(m.a(x))))

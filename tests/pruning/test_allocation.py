@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +32,14 @@ from edgeprune.target import load_target
 from tests.pruning.nets import NETS, randomised
 
 BOARD = str(Path(__file__).parents[1] / "golden" / "test-board.toml")
-_CACHE: dict[str, Costing] = {}
 
 
-def costing(name: str) -> Costing:
-    if name not in _CACHE:
-        groups = channel_groups(trace(randomised(NETS[name]), torch.zeros(1, 3, 32, 32)).graph)
-        target = load_target(BOARD)
-        model = load_latency_model(target, "onnxruntime", "int8", 1)
-        _CACHE[name] = Costing(groups, fuse(groups.graph), target, "onnxruntime", 1, "int8", model, Correction())
-    return _CACHE[name]
+@cache
+def costing(name: str, where: str = BOARD) -> Costing:
+    groups = channel_groups(trace(randomised(NETS[name]), torch.zeros(1, 3, 32, 32)).graph)
+    target = load_target(where)
+    model = load_latency_model(target, "onnxruntime", "int8", 1)
+    return Costing(groups, fuse(groups.graph), target, "onnxruntime", 1, "int8", model, Correction())
 
 
 def scores_of(found: Costing, seed: int) -> dict[str, np.ndarray]:
@@ -48,11 +47,12 @@ def scores_of(found: Costing, seed: int) -> dict[str, np.ndarray]:
     return {group.name: rng.gamma(1.0, size=group.width) for group in found.groups.groups}
 
 
+@pytest.mark.parametrize("where", [BOARD, "host"])
 @pytest.mark.parametrize("name", ["residual", "dense_block", "inverted_residual", "padded_shortcut", "squeeze_excite"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 1000), share=st.floats(0.05, 0.95))
-def test_every_allocation_holds_all_bounds_at_once(name: str, seed: int, share: float) -> None:
-    found = costing(name)
+def test_every_allocation_holds_all_bounds_at_once(name: str, where: str, seed: int, share: float) -> None:
+    found = costing(name, where)
     levels = width_levels(found.groups, 2, 0.1)
     scores = scores_of(found, seed)
     dense, least = found.of_ops(found.ops).cost, smallest(found, levels).cost
@@ -80,6 +80,21 @@ def test_resized_operators_cost_what_the_planned_graph_costs(name: str, seed: in
     widths = [int(rng.integers(1, group.width + 1)) for group in found.groups.groups]
     plan = Plan(keep={group.name: tuple(range(n)) for group, n in zip(found.groups.groups, widths)})
     assert found.of_ops(resized(found.ops, found.groups, widths)).cost == found.of(plan).cost
+
+
+def test_a_ram_limit_on_a_process_alone_removes_weights() -> None:
+    """On this machine the RAM of the whole process counts, and in a small net most of it is weights."""
+    found = costing("residual", "host")
+    levels = width_levels(found.groups, 2, 0.1)
+    scores = scores_of(found, 0)
+    dense, least = found.of_ops(found.ops).cost, smallest(found, levels).cost
+    assert dense.ram_bytes and least.ram_bytes and dense.size_bytes and dense.ram_kind == "process"
+    assert dense.ram_bytes > 2 * dense.size_bytes
+    bounds = Bounds(ram_bytes=(dense.ram_bytes + least.ram_bytes) / 2)
+    best = most_valuable("score", found, bounds, levels, score_values(found.groups, levels, scores), scores, 1e-4, 10.0)
+    assert best is not None and best.predicted.cost.size_bytes is not None
+    assert best.predicted.cost.ram_bytes is not None and best.predicted.cost.ram_bytes <= bounds.ram_bytes
+    assert best.predicted.cost.size_bytes < dense.size_bytes
 
 
 def test_a_bound_below_the_smallest_model_has_no_plan() -> None:

@@ -9,11 +9,11 @@ from torch import nn
 
 from edgeprune.errors import QualityError, UsageError
 from edgeprune.pruning import importance as module
-from edgeprune.pruning.check import masked_outputs
 from edgeprune.pruning.curves import kl_divergence, measured_curves, relative_error
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.importance import CRITERIA, criterion, importance, sites
 from edgeprune.pruning.limits import width_levels
+from edgeprune.pruning.masked import masked_outputs
 from edgeprune.pruning.plan import Plan
 from edgeprune.pruning.trace import Captured, trace
 from tests.pruning.nets import NETS, randomised

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgeprune.errors import UsageError
-from edgeprune.pruning.check import masked_outputs
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
+from edgeprune.pruning.masked import masked_outputs
 from edgeprune.pruning.plan import Plan, apply
 from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured, trace

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.graph import Node, Ref
+from edgeprune.graph import Arg, Node, Ref
 from edgeprune.pruning.labels import Axes, Labelling, Labels, frozen_by, rule
-from edgeprune.pruning.rewrites import Shrinking, rewrite, with_arg
+from edgeprune.pruning.rewrites import Shrinking, argument, rewrite, with_arg
 from edgeprune.pruning.rules.pointwise import broadcast
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
@@ -28,7 +28,7 @@ def _conv(run: Labelling, node: Node) -> tuple[Axes, ...]:
     per_group = run.shape(node.args[1])[1]
     out, cin, channels = weight[0], weight[1], x[-1 - spatial]
     run.freeze_all(weight[2:], "kernel")
-    run.freeze_all(x[len(x) - spatial :], f"convolved over in {node.name}")
+    space = _untouched(run, node, x[len(x) - spatial :])
     if groups == 1:
         run.tie(cin, channels, "model input")
     elif per_group == 1:  # depthwise: output j reads input j // multiplier
@@ -37,7 +37,26 @@ def _conv(run: Labelling, node: Node) -> tuple[Axes, ...]:
     else:
         _tie_grouped(run, channels, cin, out, groups)
     _bias(run, node, 2, out)
-    return ((*x[: len(x) - spatial - 1], out, *(None,) * spatial),)
+    return ((*x[: len(x) - spatial - 1], out, *space),)
+
+
+def _untouched(run: Labelling, node: Node, axes: Axes) -> Axes:
+    """The labels of the axes that a convolution works over: they pass where it takes one position at a time."""
+    kernel = run.shape(node.args[1])[2:]
+    stride = _per_axis(argument(node, 3, "stride", 1), len(axes))
+    padding = _per_axis(argument(node, 4, "padding", 0), len(axes))
+    passed: list[Labels | None] = []
+    for i, labels in enumerate(axes):
+        if labels is not None and not (kernel[i] == 1 and stride[i] == 1 and padding[i] in (0, "same", "valid")):
+            run.freeze(labels, f"convolved over in {node.name}")
+            labels = None
+        passed.append(labels)
+    return tuple(passed)
+
+
+def _per_axis(value: Arg, rank: int) -> tuple[Arg, ...]:
+    listed = value if isinstance(value, tuple) else (value,)
+    return listed if len(listed) == rank else listed[:1] * rank
 
 
 def node_width(run: Labelling, node: Node) -> int:

@@ -7,6 +7,20 @@ from collections.abc import Sequence
 from edgeprune.graph import Node, Ref, Shape
 from edgeprune.pruning.labels import Axes, Labelling, Labels, rule, unlabelled
 
+UNARY = (
+    *"relu relu6 hardtanh silu hardswish hardsigmoid sigmoid tanh gelu elu selu celu leaky_relu mish softplus".split(),
+    *"softsign hardshrink softshrink tanhshrink threshold logit log_sigmoid exp expm1 exp2 log log1p log2 sin".split(),
+    *"cos tan atan asin acos sinh cosh erf neg abs sqrt rsqrt square sign reciprocal round floor ceil trunc".split(),
+    *"frac isnan isinf isfinite nan_to_num logical_not bitwise_not dropout feature_dropout alpha_dropout".split(),
+    *"native_dropout clone contiguous detach alias to lift_fresh_copy _to_copy type_as".split(),
+    *"fill zero zeros_like ones_like full_like empty_like rand_like randn_like bernoulli".split(),
+)
+ELEMENTWISE = (
+    *"add sub mul div rsub maximum minimum pow fmod remainder floor_divide atan2 copysign hypot xlogy".split(),
+    *"eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor".split(),
+    *"where masked_fill addcmul addcdiv lerp clamp clamp_min clamp_max heaviside true_divide".split(),
+)
+
 
 def broadcast(run: Labelling, operands: Sequence[tuple[Axes, Shape]], shape: Shape, where: str) -> Axes:
     """The axes of an element-wise result: operands of full size on an axis are the same channels there."""
@@ -30,23 +44,12 @@ def operand(run: Labelling, ref: object) -> tuple[Axes, Shape]:
     return run.of(ref), run.shape(ref)
 
 
-@rule(
-    *"relu relu6 hardtanh silu hardswish hardsigmoid sigmoid tanh gelu elu selu celu leaky_relu mish softplus".split(),
-    *"softsign hardshrink softshrink tanhshrink threshold logit log_sigmoid exp expm1 exp2 log log1p log2 sin".split(),
-    *"cos tan atan asin acos sinh cosh erf neg abs sqrt rsqrt square sign reciprocal round floor ceil trunc".split(),
-    *"frac isnan isinf isfinite nan_to_num logical_not bitwise_not dropout feature_dropout alpha_dropout".split(),
-    *"native_dropout clone contiguous detach alias to lift_fresh_copy _to_copy type_as".split(),
-    *"fill zero zeros_like ones_like full_like empty_like rand_like randn_like bernoulli".split(),
-)
+@rule(*UNARY)
 def _unary(run: Labelling, node: Node) -> tuple[Axes, ...]:
     return (run.of(node.args[0]),) * len(node.shapes)
 
 
-@rule(
-    *"add sub mul div rsub maximum minimum pow fmod remainder floor_divide atan2 copysign hypot xlogy".split(),
-    *"eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor".split(),
-    *"where masked_fill addcmul addcdiv lerp clamp clamp_min clamp_max heaviside true_divide".split(),
-)
+@rule(*ELEMENTWISE)
 def _elementwise(run: Labelling, node: Node) -> tuple[Axes, ...]:
     operands = [operand(run, arg) for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, Ref)]
     if not node.shapes:

@@ -47,10 +47,14 @@ def _reshape(run: Labelling, node: Node) -> tuple[Axes, ...]:
     x, old, new = run.of(node.args[0]), run.shape(node.args[0]), node.shape
     if prod(old) != prod(new):  # a view as another type
         return frozen_by(run, node, f"no rule for {node.op} ({node.name})")
+    try:
+        blocks = matching_axes(old, new)
+    except IndexError:  # no elements: the sizes do not tell which axes go together
+        return frozen_by(run, node, f"reshaped while empty in {node.name}")
     out: list[Labels | None] = [None] * len(new)
     sizes = node.args[1] if node.base in _SIZED else None
     covered: set[int] = set()
-    for old_axes, new_axes in matching_axes(old, new):
+    for old_axes, new_axes in blocks:
         covered.update(old_axes)
         block = [x[i] for i in old_axes], [old[i] for i in old_axes], [new[i] for i in new_axes]
         for i, labels in zip(new_axes, _regrouped(run, node, *block)):
@@ -92,10 +96,9 @@ def _regrouped(
     labelled = [i for i, axis in enumerate(labels) if axis is not None]
     if not labelled:
         return [None] * len(new)
-    if len(labelled) > 1:
-        run.freeze_all(labels, f"two channel axes are merged in {node.name}")
-        return [None] * len(new)
-    position = labelled[0]
+    # Of several, one can still shrink: a weight's channels stand before its kernel.
+    position = labelled[0] if node.name in run.constant else max(labelled, key=lambda i: old[i])
+    run.freeze_all([labels[i] for i in labelled if i != position], f"merged with another axis in {node.name}")
     channels = labels[position]
     assert channels is not None
     before, after = prod(old[:position]), prod(old[position + 1 :])

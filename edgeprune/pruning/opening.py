@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import QualityError, UnsupportedError, UsageError
 from edgeprune.graph import Graph
+from edgeprune.pruning import observe
 from edgeprune.pruning.trace import Captured, Example, evaluating, positional, trace, two_samples
 
 _SAME = 1e-4  # of the largest output: what fused kernels of eval mode may round differently
@@ -36,25 +37,29 @@ class Opened:
     notes: tuple[str, ...] = ()
 
 
-def capture(model: nn.Module, example: Example) -> Opened:
+def open_model(model: nn.Module, example: Example, *, observing: bool = False) -> Opened:
     """Capture the model and prove on the example that the program computes the same. The model is left unchanged.
 
     Args:
         example: As for `trace`. Floating-point inputs that hold one number only tell nothing apart; normal noise
             takes their place.
+        observing: Observe a model that cannot be captured; two runs of it are compared on the way.
 
     Raises:
         QualityError: A parameter or buffer is not finite; named.
         UsageError: The model does not run on the example.
-        UnsupportedError: The model cannot be captured, changes from call to call, or differs from its capture.
+        UnsupportedError: The model can be neither captured nor observed, changes from call to call, or differs from
+            its capture.
     """
     check_finite(model)
     inputs = varied(positional(model, example))
     try:
-        captured = trace(model, example)
+        captured = (observe.capture if observing else trace)(model, example)
     except UnsupportedError:
         _run_once(model, inputs)
         raise
+    if isinstance(captured, observe.Observed):
+        return Opened(captured, captured.notes)
     notes = [*_compared(model, captured, inputs)]
     return Opened(captured, (*notes, *training_branches(model, example, captured.graph)))
 

@@ -13,9 +13,9 @@ from torch import nn
 
 import edgeprune
 from edgeprune.errors import QualityError, UnsupportedError, UsageError
-from edgeprune.pruning.capture import capture, varied
 from edgeprune.pruning.check import TOLERANCE, checked_prune
 from edgeprune.pruning.groups import channel_groups
+from edgeprune.pruning.opening import open_model, varied
 from edgeprune.pruning.plan import uniform
 from edgeprune.pruning.trace import trace
 from tests.pruning.nets import NETS, Lambda, conv, randomised
@@ -48,7 +48,7 @@ def test_a_forward_that_was_another_at_its_first_call_is_refused() -> None:
         return m.head(m.out(m.stem(x)).mean((2, 3))) * (1.0 if first else 2.0)
 
     with pytest.raises(UnsupportedError, match="the captured program differs from the model: output 0 by 5"):
-        capture(small(forward), X)
+        open_model(small(forward), X)
 
 
 def test_other_shapes_and_numbers_of_outputs_are_named() -> None:
@@ -66,14 +66,14 @@ def test_other_shapes_and_numbers_of_outputs_are_named() -> None:
 
     for forward, message in ((more, "2 output tensors, then 3"), (wider, "has shape"), (holes, "finite in other")):
         with pytest.raises(UnsupportedError, match=message):
-            capture(Lambda(forward), X)
+            open_model(Lambda(forward), X)
 
 
 def test_a_forward_that_draws_random_numbers_is_no_failure() -> None:
     def forward(m: Any, x: T) -> T:
         return m.head(m.out(m.stem(x)).mean((2, 3))) + torch.randn(x.shape[0], 4)
 
-    assert capture(small(forward), X).captured.graph.nodes
+    assert open_model(small(forward), X).captured.graph.nodes
 
 
 def test_a_hook_that_edits_outputs_is_part_of_the_program() -> None:
@@ -223,7 +223,7 @@ def test_a_branch_through_a_function_and_one_of_eval_mode_are_named() -> None:
         def forward(self, x: T) -> T:
             return _unless(self, self.body(x))
 
-    (note,) = capture(Scaled(), X).notes
+    (note,) = open_model(Scaled(), X).notes
     assert note == "in eval mode only: operators tanh; the pruned model does it in training mode too"
 
 
@@ -242,7 +242,7 @@ def test_dropout_and_batchnorm_are_no_branches() -> None:
 
     model = Plain()
     model.body[1].eval()
-    assert capture(model, X).notes == ()
+    assert open_model(model, X).notes == ()
     assert model.training and not model.body[1].training, "every module keeps its own mode"
 
 
@@ -257,7 +257,7 @@ def test_a_training_mode_that_cannot_be_captured_is_named() -> None:
                 return self.body(-x)  # type: ignore[no-any-return]
             return self.body(x)  # type: ignore[no-any-return]
 
-    (note,) = capture(Odd(), X).notes
+    (note,) = open_model(Odd(), X).notes
     assert "branches on self.training could not be looked at" in note
 
 
