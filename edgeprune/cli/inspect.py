@@ -24,6 +24,7 @@ def inspect(
     model: options.Model = None,
     model_arg: options.ModelArgs = None,
     weights: options.Weights = None,
+    trust_model: options.TrustModel = None,
     data: options.Data = None,
     shape: Annotated[
         str | None, typer.Option("--input", metavar="1x3x32x32", help="Input shape, instead of --data.")
@@ -49,6 +50,7 @@ def inspect(
     flags = {
         "model__entry": model,
         "model__weights": weights,
+        "model__trust": trust_model,
         "data__source": data,
         "target__name": target,
         "target__runtime": runtime,

@@ -100,7 +100,7 @@ def trace(model: torch.nn.Module, example: Example, *, training: bool = False) -
             hint="the forward pass must not branch on values of its input and must accept any batch size",
         ) from err
     assert isinstance(module, GraphModule)
-    captured = _editable(module)
+    captured = editable(module)
     return Captured(captured, graph_of(captured))
 
 
@@ -145,7 +145,8 @@ def two_samples(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ..
     return pair, dynamic
 
 
-def _editable(module: GraphModule) -> CapturedModule:
+def editable(module: GraphModule) -> CapturedModule:
+    """An exported program as a module that trains, switches modes and can be pruned, with tensors of its own."""
     normalise(module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

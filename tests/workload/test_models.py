@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import edgeprune
 from edgeprune.errors import MissingExtraError, QualityError, TrustError, UsageError
 from edgeprune.spec import ModelSpec
 from edgeprune.workload.models import load_model
@@ -167,6 +168,55 @@ def spec_with(nets: Path, state: object, name: str = "w.pt") -> ModelSpec:
     else:
         torch.save(state, path)
     return ModelSpec(entry=f"{nets}:make", weights=path)
+
+
+def archive(path: Path, model: nn.Module, x: torch.Tensor, *, fixed: bool = False, core: bool = False) -> ModelSpec:
+    shapes = None if fixed else ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(model.eval(), (x,), dynamic_shapes=shapes)
+    torch.export.save(program.run_decompositions() if core else program, path)
+    return ModelSpec(entry=str(path), trust=True)
+
+
+def flat_net() -> nn.Module:
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(288, 5)]
+    return nn.Sequential(*layers)
+
+
+def test_a_trusted_archive_is_a_model_that_trains_and_is_pruned(tmp_path: Path) -> None:
+    model, x = flat_net(), torch.randn(2, 3, 8, 8)
+    spec = archive(tmp_path / "net.pt2", model, x)
+    with pytest.raises(TrustError, match=r"net\.pt2 can run code") as caught:
+        load_model(spec.model_copy(update={"trust": False}))
+    assert caught.value.exit_code == 8 and "--trust-model" in caught.value.hint
+    loaded = load_model(spec)
+    assert torch.equal(loaded(x), model(x)) and not loaded.training
+    loaded.train()
+    assert not torch.equal(loaded(x), loaded(x)), "dropout drops in training mode"
+    done = edgeprune.prune(loaded.eval(), x, keep=0.5)
+    assert done.model.get_parameter("5.weight").shape == (5, 144) and not done.excluded
+    assert done.model(torch.randn(7, 3, 8, 8)).shape == (7, 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own, while it decomposes
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"fixed": True}, "net.pt2 has a fixed batch size of 2"), ({"core": True}, "holds a decomposed program")],
+)
+def test_archives_that_cannot_be_fitted_are_named(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load_model(archive(tmp_path / "net.pt2", flat_net(), torch.randn(2, 3, 8, 8), **options))
+    assert "torch.export.export" in caught.value.hint
+
+
+def test_archives_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    spec = ModelSpec(entry=str(tmp_path / "net.pt2"), trust=True)
+    with pytest.raises(UsageError, match="no such file"):
+        load_model(spec)
+    (tmp_path / "net.pt2").write_bytes(b"garbage")
+    with pytest.raises(UsageError, match=r"cannot read net\.pt2"):
+        load_model(spec)
+    with pytest.raises(UsageError, match="takes no arguments"):
+        load_model(spec.model_copy(update={"args": {"width": 3}}))
 
 
 def trained(nets: Path) -> dict[str, torch.Tensor]:
