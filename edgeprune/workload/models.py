@@ -92,9 +92,9 @@ def _from_archive(path: Path, spec: ModelSpec) -> CapturedModule:
         what = f"{path.name} holds a decomposed program ({program.dialect}), which does not train"
         raise UsageError(what, where="--model", hint=f"leave out run_decompositions: {_EXPORT}")
     inputs = [n.meta["val"] for n in program.graph.nodes if n.name in program.graph_signature.user_inputs]
-    tensors = [value for value in inputs if isinstance(value, torch.Tensor) and value.ndim]
-    if not tensors or isinstance(tensors[0].shape[0], int):
-        size = f" of {tensors[0].shape[0]}" if tensors else ""
+    batches: list[Any] = [value.shape[0] for value in inputs if isinstance(value, torch.Tensor) and value.ndim]
+    if not batches or isinstance(batches[0], int):  # a free size is a symbol
+        size = f" of {batches[0]}" if batches else ""
         raise UsageError(f"{path.name} has a fixed batch size{size}", where="--model", hint=_EXPORT)
     return editable(program.module())
 
