@@ -9,7 +9,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "channel_groups", "fit", "profile", "prune"]
+__all__ = ["Plan", "Pruned", "__version__", "channel_groups", "fit", "profile", "prune"]
 
 
 def __getattr__(name: str) -> Any:

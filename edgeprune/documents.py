@@ -121,6 +121,39 @@ class FrozenRow(Value):
     channels: int
     layers: tuple[str, ...]
     reason: str
+    by_check: bool = False  # left whole because pruned and masked differed on real inputs
+
+
+class Saving(Value):
+    """What is spared by the device model; negative where it costs more. None is not known."""
+
+    latency_ns: int | None = None
+    ram_bytes: int | None = None
+    size_bytes: int | None = None
+
+
+class WorthRow(Value):
+    """What one group's channels are worth, and what removing some of them bought."""
+
+    group: str
+    layers: tuple[str, ...]
+    dense: int
+    kept: int
+    importance: float | None = None  # share of the group's summed score that stays
+    damage: float | None = None  # of the measured loss curve at this width; None without curves
+    alone: Saving = Saving()  # the dense model less the dense model with only this group shrunk
+    final: Saving = Saving()  # the plan with this group whole less the plan
+
+
+class LimitRow(Value):
+    """One limit the plan was solved under, by the device model: a limit binds where no wider group fits."""
+
+    what: Literal["latency_ns", "ram_bytes", "size_bytes"]
+    limit: float  # of the device model's central value
+    dense: float
+    planned: float
+    blocked: int  # of the shrunk groups, how many would break this limit with their next wider level
+    shrunk: int
 
 
 class RaceRow(Value):
@@ -197,6 +230,8 @@ class FitRecord(Value):
     costs: tuple[CostRow, ...] = ()
     layers: tuple[KeepRow, ...] = ()
     frozen: tuple[FrozenRow, ...] = ()
+    worth: tuple[WorthRow, ...] = ()
+    limits: tuple[LimitRow, ...] = ()
     race: tuple[RaceRow, ...] = ()
     details: tuple[ArtifactRow, ...] = ()
     ops: tuple[OpRow, ...] = ()
@@ -212,6 +247,73 @@ class FitRecord(Value):
         if self.violations and all(row.what == "drop" for row in self.violations):
             return 4
         return 3
+
+    def to_json(self) -> str:
+        """The document, with two-space indent and a last newline."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+class GroupRow(Value):
+    """One channel group of an inspected model; what goes with all but one of its channels, alone."""
+
+    name: str
+    width: int
+    unit: int  # positions that one channel takes on each of its axes, at least
+    layers: tuple[str, ...]
+    parameters: int
+    macs: int
+    latency_share: float | None  # of the dense model's estimated latency
+
+
+class FrozenGroupRow(Value):
+    """Channels of an inspected layer that cannot shrink, and why."""
+
+    name: str
+    width: int
+    reasons: tuple[str, ...]
+
+
+class SegmentRow(Value):
+    """Neighbouring channels of one group, or (None) fixed ones."""
+
+    group: str | None
+    width: int
+
+
+class LayerRow(Value):
+    """One layer of an inspected model, in execution order: the channels it reads and those it computes."""
+
+    name: str
+    kind: str
+    reads: tuple[SegmentRow, ...]
+    computes: tuple[SegmentRow, ...]
+    macs: int
+    latency_ns: int | None
+    reasons: tuple[str, ...] = ()  # why computed channels are fixed
+
+
+class InspectedCost(Figure):
+    """What the dense model costs."""
+
+    size_bytes: int | None = None
+
+
+class InspectRecord(Value):
+    """What can be pruned in a model, what cannot and why: the document `edgeprune.inspect/1`."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: Literal["edgeprune.inspect/1"] = Field("edgeprune.inspect/1", alias="schema")
+    model: str
+    input: tuple[int, ...]
+    parameters: int
+    macs: int
+    by_head: bool
+    groups: tuple[GroupRow, ...]
+    frozen: tuple[FrozenGroupRow, ...]
+    layers: tuple[LayerRow, ...]
+    dense: InspectedCost
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The document, with two-space indent and a last newline."""

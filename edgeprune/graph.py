@@ -106,6 +106,16 @@ class Graph:
         """Parameter, buffer and constant nodes by their dotted path."""
         return {node.target: node for node in self.nodes if node.op == "parameter"}
 
+    @cached_property
+    def origins(self) -> dict[str, str]:
+        """Path of the parameter that each node's first argument goes back to; empty where that is an input."""
+        origins: dict[str, str] = {}
+        for node in self.nodes:
+            refs = node.refs
+            inherited = origins[refs[0]] if refs and node.op != "input" else ""
+            origins[node.name] = node.target if node.op == "parameter" else inherited
+        return origins
+
     @property
     def parameter_count(self) -> int:
         """Elements of all parameters and buffers that some node reads."""

@@ -21,7 +21,8 @@ from edgeprune.pruning.allocation import Costing
 from edgeprune.pruning.check import vetted
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.limits import Levels, width_levels
-from edgeprune.pruning.trace import Captured, trace
+from edgeprune.pruning.opening import open_model
+from edgeprune.pruning.trace import Captured
 from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.record import Run
 from edgeprune.target import Target, load_target
@@ -49,6 +50,8 @@ class Job:
     levels: Levels
     costing: Costing
     progress: Progress
+    notes: tuple[str, ...] = ()  # what the user must know of the captured model
+    left_whole: frozenset[str] = frozenset()  # groups that did not pass the check
 
     @property
     def deployed(self) -> str:
@@ -67,7 +70,8 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     Raises:
         UsageError: Unknown target, runtime or format; no device model for a latency budget.
         MissingExtraError: The deployed runtime or an asked-for format is not installed.
-        UnsupportedError: The model cannot be captured.
+        UnsupportedError: The model cannot be captured, or computes something else than its capture.
+        QualityError: A weight is not finite.
     """
     spec = run.spec
     target = load_target(spec.target.name)
@@ -88,25 +92,43 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     if cuda and not torch.cuda.is_available():
         raise UsageError("no CUDA device here", where="fit.device", hint="use cpu or auto")
     progress.note("capturing the model")
-    captured = trace(workload.model, workload.example)
-    groups = _checked_groups(captured, workload, progress)
+    opened = open_model(workload.model, workload.example)
+    captured = opened.captured
+    for note in opened.notes:
+        progress.note(note)
+    groups, left_whole = _checked_groups(captured, workload, progress)
     levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep)
     costing = Costing(groups, fuse(captured.graph), target, runtime, threads, "int8", latency, Correction())
     device = torch.device("cuda" if cuda else "cpu")
     captured.module.to(device)
     return Job(
-        run, workload, target, runtime, threads, budget, formats, device, captured, groups, levels, costing, progress
+        run=run,
+        workload=workload,
+        target=target,
+        runtime=runtime,
+        threads=threads,
+        budget=budget,
+        formats=formats,
+        device=device,
+        captured=captured,
+        groups=groups,
+        levels=levels,
+        costing=costing,
+        progress=progress,
+        notes=opened.notes,
+        left_whole=left_whole,
     )
 
 
-def _checked_groups(captured: Captured, workload: Workload, progress: Progress) -> ChannelGroups:
-    """The channel groups that pass the check on a real batch; what does not is named."""
+def _checked_groups(captured: Captured, workload: Workload, progress: Progress) -> tuple[ChannelGroups, frozenset[str]]:
+    """The channel groups that pass the check on a real batch, and the names of those that do not."""
     sample, _ = next(iter(batches(workload.data.calibration, 8)))
     groups = channel_groups(captured.graph)
     passed = vetted(captured, groups, (sample,))
-    for entry in passed.frozen[len(groups.frozen) :]:
+    left = passed.frozen[len(groups.frozen) :]
+    for entry in left:
         progress.note(f"left whole: {entry.name}: {entry.reasons[0]}")
-    return passed
+    return passed, frozenset(entry.name for entry in left)
 
 
 def _formats(asked: tuple[str, ...], deployed: str) -> tuple[str, ...]:

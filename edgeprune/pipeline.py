@@ -83,7 +83,8 @@ def _run(run: Run, workload: Workload, progress: Progress) -> FitRecord:
     met = isinstance(decision, Accept)
     history[decision.round] = replace(played, tuned=stages.publish(job, played.tuned))
     write_text(run.path / "plan.json", played.planned.plan.model_dump_json(by_alias=True, indent=1) + "\n")
-    return _finished(run, summarize(job, dense, race, history, decision.round, met=met, reason=decision.reason))
+    record = summarize(job, dense, found, race, history, decision.round, met=met, reason=decision.reason)
+    return _finished(run, record)
 
 
 def _replanned(job: Job, number: int, found: Importance, correction: Correction, name: str) -> Planned | None:

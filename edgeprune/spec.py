@@ -33,12 +33,13 @@ DEMO_FIT: dict[str, Any] = {
 
 
 class ModelSpec(Value):
-    """Where the dense model comes from: `file.py:name`, `timm:NAME` or `torchvision:NAME`."""
+    """Where the dense model comes from: `file.py:name`, `timm:NAME`, `torchvision:NAME` or an archive `net.pt2`."""
 
     entry: str | None = None
     weights: Path | None = None
     args: dict[str, bool | int | float | str] = {}
     pretrained: bool = False
+    trust: bool = False  # open an archive of torch.export, which can run code
 
 
 class DataSpec(Value):
@@ -265,5 +266,7 @@ def _anchored(text: str, base: Path, *, plain: bool) -> str:
     scheme = re.fullmatch(r"(npz|images|idx):(.+)", text, re.DOTALL)
     if scheme is not None:
         return f"{scheme[1]}:{base / scheme[2]}"
+    if text.endswith(".pt2"):
+        return str(base / text)
     python = re.fullmatch(r"(.+\.py)(:[^:/]+)", text, re.DOTALL)
     return f"{base / python[1]}{python[2]}" if python is not None else text

@@ -38,7 +38,8 @@ from edgeprune.job import Job
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.plan import Plan, apply
 from edgeprune.record import Run
-from edgeprune.stages import Dense, Floor, Planned, Race, Tuned
+from edgeprune.stages import Dense, Floor, Importance, Planned, Race, Tuned
+from edgeprune.worth import limit_rows, worth_rows
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,15 @@ class Played:
 
 
 def summarize(
-    job: Job, dense: Dense, race: Race, history: Sequence[Played], chosen: int, *, met: bool, reason: str
+    job: Job,
+    dense: Dense,
+    found: Importance,
+    race: Race,
+    history: Sequence[Played],
+    chosen: int,
+    *,
+    met: bool,
+    reason: str,
 ) -> FitRecord:
     """The record of a run that trained a plan. `met` is about the cost limits; the drop is judged here."""
     played = history[chosen]
@@ -86,6 +95,8 @@ def summarize(
             "artifacts": {_format(name): found.artifact.path for name, found in tuned.exported.items()},
             "costs": _cost_rows(job, dense, played.planned.plan, tuned),
             "layers": keep_rows(job.groups, played.planned.plan),
+            "worth": worth_rows(job, found, played.planned.plan, played.round.correction),
+            "limits": limit_rows(job, played.planned.plan, played.round.correction),
             "race": tuple(_race_row(entry, entry is race.plans[0]) for entry in race.plans),
             "details": tuple(
                 ArtifactRow(
@@ -152,7 +163,7 @@ def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
                 "calibration": len(data.calibration),
                 "test": len(data.test),
             },
-            "frozen": _frozen_rows(job.groups),
+            "frozen": _frozen_rows(job),
             "ops": op_rows(measurement),
             "timings": timings(job.run),
             "environment": {
@@ -162,7 +173,7 @@ def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
                 "numpy": np.__version__,
                 f"{job.runtime}_version": measurement.runtime_version,
             },
-            "notes": (*measurement.notes, *job.workload.data.notes),
+            "notes": (*measurement.notes, *job.workload.data.notes, *job.notes),
         }
     )
 
@@ -277,10 +288,16 @@ def _macs(graph: Graph) -> int:
     return sum(op.macs for op in fuse(graph))
 
 
-def _frozen_rows(groups: ChannelGroups) -> tuple[FrozenRow, ...]:
+def _frozen_rows(job: Job) -> tuple[FrozenRow, ...]:
     return tuple(
-        FrozenRow(group=entry.name, channels=entry.width, layers=(entry.name,), reason="; ".join(entry.reasons))
-        for entry in groups.frozen
+        FrozenRow(
+            group=entry.name,
+            channels=entry.width,
+            layers=(entry.name,),
+            reason="; ".join(entry.reasons),
+            by_check=entry.name in job.left_whole,
+        )
+        for entry in job.groups.frozen
     )
 
 

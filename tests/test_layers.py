@@ -58,6 +58,7 @@ LEVELS = {
     "edgeprune.job": 6,
     "edgeprune.stages": 6,
     "edgeprune.summary": 6,
+    "edgeprune.worth": 6,
     "edgeprune.pipeline": 6,
     "edgeprune.api": 7,
     "edgeprune.cli": 7,

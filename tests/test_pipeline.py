@@ -87,6 +87,20 @@ def test_uniform_widths_always_race(finished: FitRecord) -> None:
     assert next(row.metric for row in finished.race if row.chosen) == best
 
 
+def test_the_record_says_what_every_group_was_worth_and_what_it_bought(finished: FitRecord) -> None:
+    dense, planned = finished.limits[0].dense, finished.limits[0].planned
+    assert [row.what for row in finished.limits] == ["latency_ns"] and planned <= finished.limits[0].limit < dense
+    kept = {row.group: row.kept for row in finished.layers if row.group}
+    assert {row.group: row.kept for row in finished.worth} == kept
+    for row in finished.worth:
+        assert row.importance is not None and (row.importance == 1) == (row.kept == row.dense)
+        assert row.alone.latency_ns is not None and row.final.latency_ns is not None
+        assert (row.alone.latency_ns > 0) == (row.final.latency_ns > 0) == (row.kept < row.dense)
+        assert max(row.alone.latency_ns, row.final.latency_ns) <= dense - planned + 1
+    shrunk = [row for row in finished.worth if row.kept < row.dense]
+    assert shrunk and 0 < finished.limits[0].blocked <= finished.limits[0].shrunk == len(shrunk)
+
+
 class Killed(BaseException):
     """The process dies here."""
 

@@ -26,6 +26,7 @@ def export(
     model: options.Model = None,
     model_arg: options.ModelArgs = None,
     weights: options.Weights = None,
+    trust_model: options.TrustModel = None,
     data: options.Data = None,
     task: options.Task = None,
     config: options.Config = None,

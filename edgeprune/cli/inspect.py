@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json as json_format
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgeprune.cost import Measurement
+    from edgeprune.documents import InspectedCost, InspectRecord
     from edgeprune.spec import Spec
 
 
@@ -23,6 +24,7 @@ def inspect(
     model: options.Model = None,
     model_arg: options.ModelArgs = None,
     weights: options.Weights = None,
+    trust_model: options.TrustModel = None,
     data: options.Data = None,
     shape: Annotated[
         str | None, typer.Option("--input", metavar="1x3x32x32", help="Input shape, instead of --data.")
@@ -31,6 +33,12 @@ def inspect(
     target: options.Target = None,
     runtime: options.Runtime = None,
     threads: options.Threads = None,
+    by_head: Annotated[
+        bool, typer.Option("--by-head", help="Whole attention heads and whole groups, not thinner ones.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the picture as one HTML file.")
+    ] = None,
     settings: options.Settings = None,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -42,6 +50,7 @@ def inspect(
     flags = {
         "model__entry": model,
         "model__weights": weights,
+        "model__trust": trust_model,
         "data__source": data,
         "target__name": target,
         "target__runtime": runtime,
@@ -50,8 +59,13 @@ def inspect(
     spec = load_spec(config, options.overrides(settings, model_arg, **flags), needs_data=sizes is None)
     with only_results_on_stdout(debug=debug):
         network, example = _loaded(spec, sizes)
-        document = _inspected(spec, network, example)
-    typer.echo(json_format.dumps(document, indent=2) if json else _shown(document))
+        record = _inspected(spec, network, example, by_head)
+    if html is not None:
+        from edgeprune.record import write_text
+        from edgeprune.report.picture import render_picture
+
+        write_text(html, render_picture(record))
+    typer.echo(record.to_json() if json else _shown(record) + "\n", nl=False)
 
 
 def _parsed_shape(text: str | None) -> tuple[int, ...] | None:
@@ -77,38 +91,44 @@ def _loaded(spec: Spec, sizes: tuple[int, ...] | None) -> tuple[torch.nn.Module,
     return load_model(spec.model), torch.zeros(sizes)
 
 
-def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor) -> dict[str, Any]:
+def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor, by_head: bool) -> InspectRecord:
+    from functools import partial
+
     from edgeprune.device.estimate import estimate
     from edgeprune.device.fusion import fuse
+    from edgeprune.documents import FrozenGroupRow, InspectRecord
+    from edgeprune.pruning.check import vetted
     from edgeprune.pruning.groups import channel_groups
-    from edgeprune.pruning.trace import trace
+    from edgeprune.pruning.opening import open_model, varied
+    from edgeprune.pruning.overview import group_rows, layer_rows
     from edgeprune.target import load_target
 
-    graph = trace(network, example).graph
-    groups = channel_groups(graph)
+    opened = open_model(network, example)
+    graph = opened.captured.graph
+    groups = vetted(opened.captured, channel_groups(graph, by_head), varied((example,)))
     ops = fuse(graph)
     target = load_target(spec.target.name)
     name = spec.target.runtime or target.default_runtime
     runtime = target.runtime(name)
-    precision = runtime.precisions[0]
-    cost = estimate(ops, target, name, precision, spec.target.threads or runtime.threads)
-    return {
-        "schema": "edgeprune.inspect/1",
-        "model": spec.model.entry or "demo",
-        "input": list(example.shape),
-        "parameters": graph.parameter_count,
-        "macs": sum(op.macs for op in ops),
-        "groups": [
-            {"name": g.name, "width": g.width, "layers": sorted({path.rpartition(".")[0] for path, _ in g.members})}
-            for g in groups.groups
-        ],
-        "frozen": [{"name": f.name, "width": f.width, "reasons": list(f.reasons)} for f in groups.frozen],
-        "dense": _cost(cost),
-    }
+    threads = spec.target.threads or runtime.threads
+    cost = partial(estimate, target=target, runtime=name, precision=runtime.precisions[0], threads=threads)
+    dense = cost(ops)
+    return InspectRecord(
+        model=spec.model.entry or "demo",
+        input=tuple(example.shape),
+        parameters=graph.parameter_count,
+        macs=sum(op.macs for op in ops),
+        by_head=by_head,
+        groups=group_rows(groups, ops, cost),
+        frozen=tuple(FrozenGroupRow(name=f.name, width=f.width, reasons=f.reasons) for f in groups.frozen),
+        layers=layer_rows(groups, ops, dense),
+        dense=_cost(dense),
+        notes=opened.notes,
+    )
 
 
-def _cost(measurement: Measurement) -> dict[str, Any]:
-    from edgeprune.documents import figure
+def _cost(measurement: Measurement) -> InspectedCost:
+    from edgeprune.documents import InspectedCost, figure
 
     row = figure(
         measurement.cost,
@@ -117,33 +137,37 @@ def _cost(measurement: Measurement) -> dict[str, Any]:
         threads=measurement.threads,
         precision=measurement.precision,
     )
-    return {**row.model_dump(mode="json"), "size_bytes": measurement.cost.size_bytes}
+    return InspectedCost(**row.model_dump(), size_bytes=measurement.cost.size_bytes)
 
 
-def _shown(document: dict[str, Any]) -> str:
-    from edgeprune.units import format_size, format_time
+def _shown(record: InspectRecord) -> str:
+    from edgeprune.report.explain import by_reason
+    from edgeprune.report.picture import head_lines, letter, picture_text, share_text
 
-    cost = document["dense"]
-    latency = "latency not known"
-    if cost["latency_ns"] is not None:
-        low, high = cost["latency_interval_ns"] or (cost["latency_ns"],) * 2
-        latency = f"{format_time(cost['latency_ns'] / 1e9)} ({format_time(low / 1e9)} to {format_time(high / 1e9)})"
-    on = f"on {cost['target']} ({cost['runtime']}, {cost['precision']}, {cost['threads']} threads, {cost['source']})"
-    memory = "" if cost["ram_bytes"] is None else f", ram {format_size(cost['ram_bytes'])} ({cost['ram_kind']})"
-    size = "" if cost["size_bytes"] is None else f", size {format_size(cost['size_bytes'])}"
-    head = [
-        f"{document['model']}: input {'x'.join(map(str, document['input']))}, "
-        f"{document['parameters']:,} parameters, {document['macs'] / 1e6:,.1f} M multiply-accumulates",
-        f"dense {on}: {latency}{memory}{size}",
+    groups = [
+        (
+            letter(i),
+            group.name,
+            str(group.width),
+            str(group.unit),
+            f"{group.parameters:,}",
+            f"{group.macs / 1e6:,.1f} M",
+            share_text(group.latency_share),
+            _some(group.layers),
+        )
+        for i, group in enumerate(record.groups)
     ]
-    groups = [(g["name"], str(g["width"]), _some(g["layers"])) for g in document["groups"]]
-    frozen = [(f["name"], str(f["width"]), "; ".join(f["reasons"])) for f in document["frozen"]]
-    parts = ["\n".join(head), table(("group", "channels", "layers"), groups, right=(1,))]
-    if frozen:
-        parts.append(table(("frozen", "channels", "why"), frozen, right=(1,)))
+    header = ("", "group", "channels", "unit", "parameters", "MACs", "latency", "layers")
+    parts = ["\n".join((*head_lines(record), *record.notes)), table(header, groups, right=(2, 3, 4, 5, 6))]
+    parts.append("parameters, MACs and latency: what goes with all but one channel of the group, alone (estimated)")
+    if record.layers:
+        parts.append(picture_text(record))
+    if record.frozen:
+        reasons = by_reason((entry.name, entry.width, "; ".join(entry.reasons)) for entry in record.frozen)
+        parts.append("\n".join(["frozen:", *(f"  {text}" for text in reasons)]))
     return "\n\n".join(parts)
 
 
-def _some(names: list[str]) -> str:
+def _some(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

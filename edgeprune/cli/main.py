@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import edgeprune
-from edgeprune.cli import doctor, export, fit, inspect, profile, report, targets
+from edgeprune.cli import doctor, explain, export, fit, inspect, profile, report, targets
 from edgeprune.errors import EdgepruneError, UsageError
 
 EXIT_CODES = (
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 app.command(short_help="Model and budget in, checked artifacts out.")(fit.fit)
 app.command(short_help="What can be pruned, what cannot and why, what it costs.")(inspect.inspect)
+app.command(short_help="What a run pruned, what it was worth, what it bought.")(explain.explain)
 app.command(short_help="A model as it is to ONNX, TFLite, OpenVINO.")(export.export)
 app.command(short_help="What one model file costs on one target.")(profile.profile)
 app.add_typer(targets.app, name="targets", short_help="The devices a fit can aim at.")

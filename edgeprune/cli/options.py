@@ -10,7 +10,10 @@ import typer
 from edgeprune.errors import UsageError
 
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="ENTRY", help="file.py:name, timm:NAME or torchvision:NAME.")
+    str | None, typer.Option("--model", metavar="ENTRY", help="file.py:name, timm:NAME, torchvision:NAME or net.pt2.")
+]
+TrustModel = Annotated[
+    bool | None, typer.Option("--trust-model", help="Open a .pt2 archive, which can run code.", show_default=False)
 ]
 ModelArgs = Annotated[
     list[str] | None, typer.Option("--model-arg", metavar="K=V", help="Argument of the model's callable; repeatable.")

@@ -53,7 +53,8 @@ def checked_prune(captured: Captured, groups: ChannelGroups, plan: Plan, inputs:
             return Checked(pruned, plan, error, excluded)
         # Groups that pass alone and fail together: leave out all that are still in.
         excluded |= _failing(captured, groups, plan, inputs) or dict.fromkeys(plan.keep, error)
-        plan = Plan(keep={name: kept for name, kept in plan.keep.items() if name not in excluded})
+        left = {name: kept for name, kept in plan.keep.items() if name not in excluded}
+        plan = plan.model_copy(update={"keep": left})
 
 
 def vetted(captured: Captured, groups: ChannelGroups, inputs: tuple[Any, ...], seed: int = 0) -> ChannelGroups:
@@ -105,9 +106,9 @@ def difference(
 def _difference(
     captured: Captured, groups: ChannelGroups, plan: Plan, pruned: Captured, inputs: tuple[Any, ...]
 ) -> float:
-    want = _tensors(masked_outputs(captured, groups, plan, *inputs))
+    want = _tensors(masked_outputs(captured, groups, plan, *_copied(inputs)))
     try:
-        got = _tensors(pruned.module.eval()(*inputs))
+        got = _tensors(pruned.module.eval()(*_copied(inputs)))
     except (RuntimeError, IndexError, ValueError):  # a size that does not fit
         return float("inf")
     if [t.shape for t in want] != [t.shape for t in got]:
@@ -118,6 +119,12 @@ def _difference(
     if not worst < float("inf"):  # infinite or not a number
         return float("inf")
     return worst / scale if scale > 0 else worst
+
+
+def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A model may write into its inputs."""
+    copies: tuple[Any, ...] = pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, inputs)
+    return copies
 
 
 def _tensors(outputs: Any) -> list[torch.Tensor]:

@@ -108,12 +108,17 @@ class ChannelGroups:
         labels = axes[axis] if axes else None
         return None if labels is None else self.component[labels]
 
+    def owner_of(self, components: Labels) -> Labels:
+        """Index of the group of each component; -1 for channels that stay."""
+        owners: Labels = self._group_of[components]
+        return owners
+
     def width_at(self, node: str, axis: int, size: int) -> Width:
         """The width of an axis of `size` positions as a function of group widths."""
         components = self.components_at(node, axis)
         if components is None:
             return Width(size, {})
-        owners = self._group_of[components]
+        owners = self.owner_of(components)
         index, counts = np.unique(owners[owners >= 0], return_counts=True)
         rates = {int(g): int(n) / self.groups[int(g)].width for g, n in zip(index, counts)}
         return Width(int((owners < 0).sum()), rates)
@@ -230,7 +235,7 @@ def channel_axis(graph: Graph, node: Node) -> int | None:
         return len(node.shapes[0]) - 1
     if op in ("matmul", "mm", "addmm"):
         weight = node.args[2 if op == "addmm" else 1]
-        return len(node.shape) - 1 if isinstance(weight, Ref) and _first_parameter(graph, weight) else None
+        return len(node.shape) - 1 if isinstance(weight, Ref) and graph.origins[weight.name] else None
     if not op.startswith("conv") or not isinstance(node.args[1], Ref):
         return None
     shape = graph.by_name[node.args[1].name].shape
@@ -245,19 +250,9 @@ def layer_name(graph: Graph, node: Node) -> str:
     """The module of a layer's first weight, such as `layer1.0.conv1`; the node's name where it has none."""
     candidates = node.refs if node.base in ("embedding", "addmm") else node.refs[1:]
     for name in candidates:
-        if path := _first_parameter(graph, Ref(name)):
+        if path := graph.origins[name]:
             return path.rpartition(".")[0] or path
     return node.name
-
-
-def _first_parameter(graph: Graph, ref: Ref) -> str:
-    """Path of the parameter that an argument is computed from; empty where it depends on the input."""
-    node = graph.by_name[ref.name]
-    while node.op != "parameter":
-        if node.op == "input" or not node.refs:
-            return ""
-        node = graph.by_name[node.refs[0]]
-    return node.target
 
 
 def _producers(graph: Graph, axes: Mapping[str, tuple[Axes, ...]], component: Labels) -> _Producers:

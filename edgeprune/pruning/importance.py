@@ -22,7 +22,7 @@ from edgeprune.pruning.trace import Captured, attribute
 
 Scores = dict[str, "np.ndarray[Any, np.dtype[np.float64]]"]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
-Batches = Sequence[torch.Tensor]
+Batches = Sequence[torch.Tensor | tuple[Any, ...]]  # a model's inputs in order where there are several
 Criterion = Callable[[Captured, ChannelGroups, Batches, int], Scores]
 
 CRITERIA: dict[str, Criterion] = {}
@@ -131,12 +131,13 @@ def logit_taylor(captured: Captured, groups: ChannelGroups, batches: Batches, se
     captured.module.eval()
     for batch in batches:
         recorder = _Recorder(captured, (site.node for site in places))
-        outputs = recorder.run(batch)
+        inputs = batch if isinstance(batch, tuple) else (batch,)
+        outputs = recorder.run(*inputs)
         kept = [recorder.kept[site.node] for site in places]
         gradients = torch.autograd.grad(
             _projection(outputs, generator), kept, allow_unused=True, materialize_grads=True
         )
-        samples += len(batch)
+        samples += len(pytree.tree_leaves(inputs)[0])
         for site, z, gradient in zip(places, kept, gradients, strict=True):
             product = (z * gradient).detach()
             others = [d for d in range(1, product.ndim) if d != site.axis]
@@ -190,7 +191,7 @@ def _producing_weights(groups: ChannelGroups) -> list[tuple[str, int]]:
     for node in groups.graph.nodes:
         axis = channel_axis(groups.graph, node)
         out = None if axis is None else groups.components_at(node.name, axis)
-        if out is None:
+        if out is None or not len(out):
             continue
         wanted = frozenset(out.tolist())
         for name in node.refs:

@@ -100,6 +100,17 @@ def ram_limits(
     return tuple(limits.values())
 
 
+def resized(ops: Sequence[Op], groups: ChannelGroups, widths: Sequence[int]) -> tuple[Op, ...]:
+    """The operators at these widths of the groups: what fusing the planned graph gives, without planning it."""
+    return tuple(
+        op.resized(
+            _width(groups, op.in_axis, op.in_channels).at(tuple(widths)),
+            _width(groups, op.out_axis, op.out_channels).at(tuple(widths)),
+        )
+        for op in ops
+    )
+
+
 def _input_elements(graph: Graph) -> dict[str, int]:
     return {node.name: int(np.prod(node.shape)) for node in graph.inputs}
 

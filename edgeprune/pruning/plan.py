@@ -28,10 +28,14 @@ class Plan(Value):
     """Kept channel indices per group name, ascending; a group that is not named keeps all.
 
     None at all removes a group with everything that works on it alone.
+
+    Attributes:
+        by_head: The channels are whole attention heads and whole groups where an axis is split into those.
     """
 
     schema_: Literal["edgeprune.plan/1"] = "edgeprune.plan/1"
     keep: dict[str, tuple[int, ...]]
+    by_head: bool = False
 
     def widths(self, groups: ChannelGroups) -> tuple[int, ...]:
         """The width of every group, in order."""
@@ -173,7 +177,7 @@ def uniform(groups: ChannelGroups, share: float, step: int, scores: Mapping[str,
         width = aligned(group.width * share, group.width, own_step(group, step))
         score = None if scores is None else scores[group.name]
         keep[group.name] = best_channels(width, group.width, score)
-    return Plan(keep=keep)
+    return Plan(keep=keep, by_head=groups.by_head)
 
 
 def own_step(group: ChannelGroup, step: int) -> int:

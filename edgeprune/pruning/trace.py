@@ -7,9 +7,11 @@ rewritten even where the user's Python hard-codes them.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -71,24 +73,23 @@ class Captured:
 Example = torch.Tensor | tuple[Any, ...] | dict[str, Any]
 
 
-def trace(model: torch.nn.Module, example: Example) -> Captured:
+def trace(model: torch.nn.Module, example: Example, *, training: bool = False) -> Captured:
     """The model as a program of ATen operators with a free batch size, in eval mode. The model is left unchanged.
 
     Args:
         model: Any module; captured as it behaves in eval mode.
         example: Its input, its inputs in order, or its inputs by name; lists and dictionaries of tensors may nest.
             The batch is on axis 0 of every tensor whose size there is the first tensor's; the values are not used.
+        training: Take the branches of training mode instead.
 
     Raises:
         UnsupportedError: The model branches on its data or fixes the batch size; the message quotes why.
     """
     inputs = positional(model, example)
-    pair, dynamic = _two_samples(inputs)
-    was_training = model.training
+    pair, dynamic = two_samples(inputs)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), evaluating(model, training):
             warnings.simplefilter("ignore")
-            model.eval()
             program = torch.export.export(model, pair, dynamic_shapes=dynamic, strict=False)
             module = program.module()
     except Exception as err:  # torch.export raises many unrelated types
@@ -98,11 +99,22 @@ def trace(model: torch.nn.Module, example: Example) -> Captured:
             where=type(model).__name__,
             hint="the forward pass must not branch on values of its input and must accept any batch size",
         ) from err
-    finally:
-        model.train(was_training)
     assert isinstance(module, GraphModule)
-    captured = _editable(module)
+    captured = editable(module)
     return Captured(captured, graph_of(captured))
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module, training: bool = False) -> Iterator[None]:
+    """The model in eval mode (or in training mode); every module is in its own mode again afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        model.train(modes[0][1])
+        for module, mode in modes:
+            module.training = mode
 
 
 def positional(model: torch.nn.Module, example: Example) -> tuple[Any, ...]:
@@ -119,7 +131,7 @@ def positional(model: torch.nn.Module, example: Example) -> tuple[Any, ...]:
     return example if isinstance(example, tuple) else (example,)
 
 
-def _two_samples(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def two_samples(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The inputs with two samples each (a batch of one would be taken as a constant), and which axes are free."""
     batch = Dim("batch")
     tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor) and leaf.ndim]
@@ -133,7 +145,8 @@ def _two_samples(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, .
     return pair, dynamic
 
 
-def _editable(module: GraphModule) -> CapturedModule:
+def editable(module: GraphModule) -> CapturedModule:
+    """An exported program as a module that trains, switches modes and can be pruned, with tensors of its own."""
     normalise(module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -121,5 +122,6 @@ def _shape(batch: torch.Tensor) -> str:
 
 
 def _short_name(entry: str) -> str:
-    """For folders and reports: `make` of `nets.py:make`."""
+    """For folders and reports: `make` of `nets.py:make`, `net` of `models/net.pt2`."""
+    entry = Path(entry).stem if entry.endswith(".pt2") else entry
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", entry.rpartition(":")[2] or entry)[:40]

@@ -114,17 +114,6 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str
     model.load_state_dict({**own, **state})
 
 
-def check_finite(model: nn.Module, where: str) -> None:
-    """
-    Raises:
-        UsageError: A weight or buffer holds NaN or infinity; named with how many.
-    """
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            count = int((~torch.isfinite(value)).sum())
-            raise UsageError(f"{name}: {count} of {value.numel()} values are not finite", where=where)
-
-
 def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 

@@ -25,7 +25,8 @@ from edgeprune.pruning.allocation import (
     uniform_within,
 )
 from edgeprune.pruning.groups import channel_groups
-from edgeprune.pruning.limits import width_levels
+from edgeprune.pruning.limits import resized, width_levels
+from edgeprune.pruning.plan import Plan
 from edgeprune.pruning.trace import trace
 from edgeprune.target import load_target
 from tests.pruning.nets import NETS, randomised
@@ -68,6 +69,17 @@ def test_every_allocation_holds_all_bounds_at_once(name: str, where: str, seed: 
     assert holds(bounds, best.predicted)
     if even is not None:
         assert holds(bounds, even.predicted)
+
+
+@pytest.mark.parametrize("name", ["residual", "dense_block", "inverted_residual", "padded_shortcut", "squeeze_excite"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_resized_operators_cost_what_the_planned_graph_costs(name: str, seed: int) -> None:
+    found = costing(name)
+    rng = np.random.default_rng(seed)
+    widths = [int(rng.integers(1, group.width + 1)) for group in found.groups.groups]
+    plan = Plan(keep={group.name: tuple(range(n)) for group, n in zip(found.groups.groups, widths)})
+    assert found.of_ops(resized(found.ops, found.groups, widths)).cost == found.of(plan).cost
 
 
 def test_a_ram_limit_on_a_process_alone_removes_weights() -> None:

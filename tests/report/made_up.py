@@ -13,12 +13,15 @@ from edgeprune.documents import (
     FitRecord,
     FrozenRow,
     KeepRow,
+    LimitRow,
     MetricRow,
     OpRow,
     RaceRow,
     RoundRow,
+    Saving,
     TimingRow,
     ViolationRow,
+    WorthRow,
 )
 from edgeprune.spec import Spec
 from edgeprune.units import Drop
@@ -206,6 +209,23 @@ def made_up_record(**changes: object) -> FitRecord:
             FrozenRow(group="g9", channels=10, layers=("head.fc",), reason="reaches the output"),
             FrozenRow(group="g10", channels=3, layers=("stem.conv",), reason="reaches the input"),
         ),
+        worth=tuple(
+            WorthRow(
+                group=group,
+                layers=tuple(layer for layer, other, *_ in LAYERS if other == group),
+                dense=dense,
+                kept=kept,
+                importance=min(1.0, kept / dense + 0.1),
+                damage=round(0.4 * (1 - kept / dense), 4),
+                alone=Saving(latency_ns=30_000 * (dense - kept), ram_bytes=0, size_bytes=900 * (dense - kept)),
+                final=Saving(latency_ns=20_000 * (dense - kept), ram_bytes=-64, size_bytes=500 * (dense - kept)),
+            )
+            for group, dense, kept in dict.fromkeys((group, *widths) for _, group, *widths in LAYERS)
+        ),
+        limits=(
+            LimitRow(what="latency_ns", limit=17_100_000, dense=34_800_000, planned=16_700_000, blocked=6, shrunk=8),
+            LimitRow(what="size_bytes", limit=400_000, dense=603_008, planned=181_240, blocked=0, shrunk=8),
+        ),
         race=(
             RaceRow(round=1, plan="uniform", metric=0.9588, predicted_ns=16_500_000),
             RaceRow(round=1, plan="score", metric=0.9633, predicted_ns=16_400_000, chosen=True),
@@ -254,7 +274,7 @@ def infeasible_record() -> FitRecord:
         what="latency_ns", needs=4_100_000.0, limit=1_000_000.0, text="latency: needs 4.1 ms, budget 1 ms"
     )
     nothing = {"latency_ns": None, "latency_interval_ns": None, "ram_bytes": None, "ram_kind": None, "size_bytes": None}
-    empty = {name: () for name in ("rounds", "costs", "layers", "race", "details", "ops", "timings")}
+    empty = {name: () for name in ("rounds", "costs", "layers", "worth", "limits", "race", "details", "ops", "timings")}
     return made_up_record(
         verdict="infeasible",
         violations=(row,),

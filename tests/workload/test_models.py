@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from edgeprune.errors import MissingExtraError, TrustError, UsageError
+import edgeprune
+from edgeprune.errors import MissingExtraError, QualityError, TrustError, UsageError
 from edgeprune.spec import ModelSpec
 from edgeprune.workload.models import load_model
 
@@ -87,7 +88,6 @@ def test_the_folder_of_the_file_does_not_stay_importable(nets: Path) -> None:
         ("NETS:text", {}, "gave str, not a torch.nn.Module"),
         ("NETS:number", {}, "is int, not a function or a module class"),
         ("NETS:ready", {"width": 3}, "is a ready model and takes no arguments"),
-        ("NETS:nan", {}, "weight: 1 of 6 values are not finite"),
         ("net.onnx", {}, "net.onnx cannot be pruned, only profiled"),
     ],
 )
@@ -170,6 +170,55 @@ def spec_with(nets: Path, state: object, name: str = "w.pt") -> ModelSpec:
     return ModelSpec(entry=f"{nets}:make", weights=path)
 
 
+def archive(path: Path, model: nn.Module, x: torch.Tensor, *, fixed: bool = False, core: bool = False) -> ModelSpec:
+    shapes = None if fixed else ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(model.eval(), (x,), dynamic_shapes=shapes)
+    torch.export.save(program.run_decompositions() if core else program, path)
+    return ModelSpec(entry=str(path), trust=True)
+
+
+def flat_net() -> nn.Module:
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(288, 5)]
+    return nn.Sequential(*layers)
+
+
+def test_a_trusted_archive_is_a_model_that_trains_and_is_pruned(tmp_path: Path) -> None:
+    model, x = flat_net(), torch.randn(2, 3, 8, 8)
+    spec = archive(tmp_path / "net.pt2", model, x)
+    with pytest.raises(TrustError, match=r"net\.pt2 can run code") as caught:
+        load_model(spec.model_copy(update={"trust": False}))
+    assert caught.value.exit_code == 8 and "--trust-model" in caught.value.hint
+    loaded = load_model(spec)
+    assert torch.equal(loaded(x), model(x)) and not loaded.training
+    loaded.train()
+    assert not torch.equal(loaded(x), loaded(x)), "dropout drops in training mode"
+    done = edgeprune.prune(loaded.eval(), x, keep=0.5)
+    assert done.model.get_parameter("5.weight").shape == (5, 144) and not done.excluded
+    assert done.model(torch.randn(7, 3, 8, 8)).shape == (7, 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own, while it decomposes
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"fixed": True}, "net.pt2 has a fixed batch size of 2"), ({"core": True}, "holds a decomposed program")],
+)
+def test_archives_that_cannot_be_fitted_are_named(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load_model(archive(tmp_path / "net.pt2", flat_net(), torch.randn(2, 3, 8, 8), **options))
+    assert "torch.export.export" in caught.value.hint
+
+
+def test_archives_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    spec = ModelSpec(entry=str(tmp_path / "net.pt2"), trust=True)
+    with pytest.raises(UsageError, match="no such file"):
+        load_model(spec)
+    (tmp_path / "net.pt2").write_bytes(b"garbage")
+    with pytest.raises(UsageError, match=r"cannot read net\.pt2"):
+        load_model(spec)
+    with pytest.raises(UsageError, match="takes no arguments"):
+        load_model(spec.model_copy(update={"args": {"width": 3}}))
+
+
 def trained(nets: Path) -> dict[str, torch.Tensor]:
     state = load_model(ModelSpec(entry=f"{nets}:make")).state_dict()
     return {key: value + 1 for key, value in state.items()}
@@ -213,9 +262,11 @@ def test_a_long_list_of_misfits_is_cut(nets: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_refused_by_name(nets: Path) -> None:
+    with pytest.raises(QualityError, match="weight: 1 of 6 values are not finite"):
+        load_model(ModelSpec(entry=f"{nets}:nan"))
     state = trained(nets)
     state["1.running_var"][2] = float("inf")
-    with pytest.raises(UsageError, match=r"1\.running_var: 1 of 4 values are not finite"):
+    with pytest.raises(QualityError, match=r"1\.running_var: 1 of 4 values are not finite"):
         load_model(spec_with(nets, state))
 
 

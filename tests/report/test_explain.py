@@ -1,0 +1,61 @@
+"""What `explain` says is what the record holds: groups by what they bought, limits, race, frozen channels."""
+
+from __future__ import annotations
+
+import json
+
+from edgeprune.documents import FitRecord, FrozenRow
+from edgeprune.report.explain import by_reason, explain_text, explanation, groups_table
+from tests.report.made_up import infeasible_record, made_up_record
+
+
+def test_groups_come_in_the_order_of_what_they_bought() -> None:
+    rows = [[cell.text for cell in row] for row in groups_table(made_up_record()).rows]
+    assert rows[0][:5] == ["g7", "256 → 72", "28%", "38%", "0.287"]
+    assert rows[0][5:] == ["5.52 ms", "0", "161.7 KiB", "3.68 ms", "-64 B", "89.8 KiB"]
+    assert [row[0] for row in rows][-1] == "g6" and rows[-1][1] == "128"
+
+
+def test_without_curves_or_savings_nothing_is_made_up() -> None:
+    record = made_up_record()
+    bare = [row.model_copy(update={"damage": None, "importance": None}) for row in record.worth]
+    table = groups_table(record.model_copy(update={"worth": tuple(bare)}))
+    assert ("damage", "") not in table.columns and table.rows[0][3].text == "–"
+
+
+def test_the_text_says_what_binds_why_the_plan_won_and_what_was_left() -> None:
+    record = made_up_record()
+    failed = FrozenRow(group="g11", channels=8, layers=("odd",), reason="pruned differs from masked", by_check=True)
+    text = explain_text(record.model_copy(update={"frozen": (*record.frozen, failed)}))
+    assert "latency: dense 34.8 ms, plan 16.7 ms of 17.1 ms; binds: the next wider level of 6 of 8 shrunk" in text
+    assert "size: dense 588.9 KiB, plan 177.0 KiB of 390.6 KiB; does not bind: 0 of 8" in text
+    assert "plan curves won the race: accuracy 96.17 % on validation after 40 steps, against uniform 95.61 %" in text
+    assert "round 2: accept: all limits hold" in text
+    assert "left whole by the check:\n  g11: pruned differs from masked" in text
+    assert "frozen:\n  reaches the output: g9 (10 channels)" in text
+
+
+def test_the_document_holds_all_of_it() -> None:
+    document = json.loads(json.dumps(explanation(made_up_record())))
+    assert document["schema"] == "edgeprune.explain/1" and document["verdict"] == "met"
+    assert [row["binds"] for row in document["limits"]] == [True, False]
+    assert {row["group"] for row in document["groups"]} == {f"g{i}" for i in range(9)}
+    assert document["frozen"][0]["reason"] == "reaches the output" and document["left_whole"] == []
+
+
+def test_a_budget_out_of_reach_names_what_holds_it_up() -> None:
+    text = explain_text(infeasible_record())
+    assert "no plan reaches the budget; what costs most at the smallest widths: stem.conv, head.conv" in text
+
+
+def test_records_of_earlier_versions_are_explained_as_far_as_they_go() -> None:
+    record = FitRecord.model_validate_json(made_up_record(worth=(), limits=()).to_json())
+    assert "saved alone" not in explain_text(record) and "won the race" in explain_text(record)
+
+
+def test_equal_reasons_come_together_and_long_lists_are_cut() -> None:
+    entries = [(f"layer{i}", 8, "shared reason") for i in range(6)] + [("head", 1000, "model output")]
+    assert by_reason(entries) == [
+        "model output: head (1000 channels)",
+        "shared reason: layer0, layer1, layer2, layer3 and 2 more (48 channels)",
+    ]
