@@ -40,10 +40,12 @@ class Labelling:
         axes: Per node, one entry per output.
         constant: Nodes that depend on parameters alone, not on the input.
         renumbered: Per constant index tensor, the node and axis that it points into.
+        samples: Inputs whose first axis holds samples: then labels follow samples, and parameters hold none.
     """
 
     graph: Graph
     by_head: bool = False
+    samples: frozenset[str] | None = None
     axes: dict[str, tuple[Axes, ...]] = field(default_factory=dict)
     freezes: list[tuple[Labels, str]] = field(default_factory=list)
     renumbered: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -142,10 +144,10 @@ def known_operators() -> frozenset[str]:
     return frozenset(_RULES)
 
 
-def label(graph: Graph, by_head: bool = False) -> Labelling:
+def label(graph: Graph, by_head: bool = False, samples: frozenset[str] | None = None) -> Labelling:
     """Run the rules over the graph in execution order."""
     load_rules()
-    labelling = Labelling(graph, by_head)
+    labelling = Labelling(graph, by_head, samples)
     for node in graph.nodes:
         if node.op != "input" and all(name in labelling.constant for name in node.refs):
             labelling.constant.add(node.name)

@@ -34,14 +34,24 @@ _RANDOM_MARK = torch.Tag.nondeterministic_seeded
 _LARGEST_CONSTANT = 1 << 24  # elements; larger tables are computed where they are used
 
 
-def normalise(module: GraphModule) -> None:
-    """Rewrite a captured program in place; what it computes stays the same."""
+def tidied(module: GraphModule) -> None:
+    """Take out of a captured program, in place, what only restates the example; it computes the same."""
     _inlined_regions(module)
     _without_checks(module)
     _one_name_per_tensor(module)
+
+
+def literal_sizes(module: GraphModule) -> None:
+    """Sizes that a program with a symbolic batch computes become literals, in place."""
     for node in module.graph.nodes:
         if node.op == "call_function":
             _literal_sizes(node)
+
+
+def normalise(module: GraphModule) -> None:
+    """Rewrite a program with literal sizes and a free batch in place; what it computes stays the same."""
+    for node in module.graph.nodes:
+        if node.op == "call_function":
             _explicit_scale(node)
     module.graph.eliminate_dead_code()
     _folded_constants(module)

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,7 +23,8 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import UnsupportedError, UsageError
 from edgeprune.graph import Arg, Graph, Node, Ref, Shape
-from edgeprune.pruning.program import normalise
+from edgeprune.pruning.batch import SAMPLES, free_batch, sample_axes
+from edgeprune.pruning.program import literal_sizes, normalise, tidied
 
 _BATCH_NORM_MODE = 5
 # Operators whose behaviour depends on train/eval mode, and the position of that flag.
@@ -87,11 +88,17 @@ def trace(model: torch.nn.Module, example: Example, *, training: bool = False) -
     """
     inputs = positional(model, example)
     pair, dynamic = two_samples(inputs)
+    with warnings.catch_warnings(), evaluating(model, training):
+        warnings.simplefilter("ignore")
+        captured = _with_numbers(_exported(model, pair, None))
+        if captured is None or not _agrees(model, captured, inputs):
+            captured = editable(_exported(model, pair, dynamic))
+    return Captured(captured, graph_of(captured))
+
+
+def _exported(model: torch.nn.Module, pair: tuple[Any, ...], dynamic: Any) -> GraphModule:
     try:
-        with warnings.catch_warnings(), evaluating(model, training):
-            warnings.simplefilter("ignore")
-            program = torch.export.export(model, pair, dynamic_shapes=dynamic, strict=False)
-            module = program.module()
+        module = torch.export.export(model, pair, dynamic_shapes=dynamic, strict=False).module()
     except Exception as err:  # torch.export raises many unrelated types
         reason = next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)
         raise UnsupportedError(
@@ -100,8 +107,37 @@ def trace(model: torch.nn.Module, example: Example, *, training: bool = False) -
             hint="the forward pass must not branch on values of its input and must accept any batch size",
         ) from err
     assert isinstance(module, GraphModule)
-    captured = editable(module)
-    return Captured(captured, graph_of(captured))
+    return module
+
+
+def _with_numbers(module: GraphModule) -> CapturedModule | None:
+    """A program that was captured with two samples, for any number; None where its sizes do not tell what they are."""
+    tidied(module)
+    inputs = [n for n in module.graph.nodes if n.op == "placeholder"]
+    sizes = {n.name: tuple(n.meta["val"].shape) for n in inputs if isinstance(n.meta.get("val"), torch.Tensor)}
+    samples = [name for name, shape in sizes.items() if shape[:1] == (SAMPLES,)]
+    multiples = sample_axes(graph_of(module), samples)
+    if multiples is None or not free_batch(module, multiples):
+        return None
+    return _independent(module)
+
+
+@torch.no_grad()
+def _agrees(model: torch.nn.Module, captured: CapturedModule, inputs: tuple[Any, ...]) -> bool:
+    """Whether model and program give the same for one sample, which no size from two of them would allow."""
+    one = _samples(inputs, 1)
+    try:
+        want, got = (pytree.tree_leaves(run(*one)) for run in (model, captured))
+    except Exception:  # what does not run with one sample is captured with a symbolic number of them
+        return False
+    pairs = [(w, g) for w, g in zip(want, got, strict=True) if isinstance(w, torch.Tensor)]
+    return all(
+        w.shape == g.shape and torch.allclose(w, g, rtol=1e-3, atol=1e-4 * _scale(w), equal_nan=True) for w, g in pairs
+    )
+
+
+def _scale(tensor: torch.Tensor) -> float:
+    return float(tensor.detach().abs().nan_to_num().max()) if tensor.is_floating_point() and tensor.numel() else 0.0
 
 
 @contextlib.contextmanager
@@ -133,20 +169,33 @@ def positional(model: torch.nn.Module, example: Example) -> tuple[Any, ...]:
 
 def two_samples(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The inputs with two samples each (a batch of one would be taken as a constant), and which axes are free."""
-    batch = Dim("batch")
+    batch, batched = Dim("batch"), _batched(inputs)
+    dynamic = pytree.tree_map(lambda x: {0: batch} if batched(x) else None, inputs)
+    return _samples(inputs, 2), dynamic
+
+
+def _batched(inputs: tuple[Any, ...]) -> Callable[[Any], bool]:
+    """Tells the tensors whose first axis holds samples: those with the size of the first tensor's."""
     tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor) and leaf.ndim]
     size = len(tensors[0]) if tensors else 0
+    return lambda leaf: isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == size
 
-    def batched(leaf: Any) -> bool:
-        return isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == size
 
-    pair = pytree.tree_map(lambda x: torch.cat([x[:1], x[:1]]).detach() if batched(x) else x, inputs)
-    dynamic = pytree.tree_map(lambda x: {0: batch} if batched(x) else None, inputs)
-    return pair, dynamic
+def _samples(inputs: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    """The first sample, a number of times."""
+    batched = _batched(inputs)
+    found: tuple[Any, ...] = pytree.tree_map(lambda x: torch.cat([x[:1]] * count).detach() if batched(x) else x, inputs)
+    return found
 
 
 def editable(module: GraphModule) -> CapturedModule:
     """An exported program as a module that trains, switches modes and can be pruned, with tensors of its own."""
+    tidied(module)
+    literal_sizes(module)
+    return _independent(module)
+
+
+def _independent(module: GraphModule) -> CapturedModule:
     normalise(module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -162,10 +211,11 @@ def graph_of(module: GraphModule) -> Graph:
 
 
 def _node(module: GraphModule, node: FxNode) -> Node:
+    shapes = node.meta.get("shapes") or _shapes(node.meta.get("val"))
     args = tuple(_arg(a) for a in node.args)
     kwargs = {key: _arg(value) for key, value in node.kwargs.items()}
     if node.op == "placeholder":
-        return Node(node.name, "input", shapes=_shapes(node.meta.get("val")))
+        return Node(node.name, "input", shapes=shapes)
     if node.op == "get_attr":
         target = str(node.target)
         tensor = attribute(module, target)
@@ -173,8 +223,8 @@ def _node(module: GraphModule, node: FxNode) -> Node:
     if node.op == "output":
         return Node(node.name, "output", args)
     if node.op == "call_module":
-        return Node(node.name, f"module.{node.target}", args, kwargs, _shapes(node.meta.get("val")))
-    return Node(node.name, _op_name(node.target), args, kwargs, _shapes(node.meta.get("val")))
+        return Node(node.name, f"module.{node.target}", args, kwargs, shapes)
+    return Node(node.name, _op_name(node.target), args, kwargs, shapes)
 
 
 def attribute(module: torch.nn.Module, path: str) -> torch.Tensor:

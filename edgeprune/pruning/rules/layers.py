@@ -207,8 +207,7 @@ def _explicit(terms: list[str], output: str, arrow: str, ranks: list[int]) -> tu
 def _embedding(run: Labelling, node: Node) -> tuple[Axes, ...]:
     weight, index = run.of(node.args[0]), run.of(node.args[1])
     run.freeze(weight[0], "vocabulary")
-    run.freeze_all(index, "index")
-    return ((*(None,) * (len(node.shape) - 1), weight[1]),)
+    return ((*index, weight[1]),)
 
 
 @rule("scaled_dot_product_attention")

@@ -44,14 +44,19 @@ def _recurrent(run: Labelling, node: Node) -> tuple[Axes, ...]:
             start = (layer * directions + direction) * per_cell
             tie_cell(run, parameters[start : start + per_cell], below, h, out, _GATES[name], bool(has_biases))
         below = np.concatenate([out] * directions)
+    batch = None if len(x) < 3 else 0 if node.args[8] else 1
+    samples = None if batch is None else x[batch]
     given = states if isinstance(states, tuple) else (states,)
     for state, labels in zip(given, (out, h)):
         axes = run.of(state)
-        run.freeze_all(axes[:-1], f"state of {node.name}")
+        run.freeze(axes[0], f"state of {node.name}")
+        if batch is not None and (axes[1] is not None or samples is not None):
+            samples = run.tie(axes[1], samples, f"initial state of {node.name}")
         run.tie(axes[-1], labels, f"initial state of {node.name} cannot shrink")
-    run.freeze_all(x[:-1], f"steps of {node.name}")
-    lead = (None,) * (len(x) - 1)
-    return ((*lead, below), (*lead, out), (*lead, h))[: len(node.shapes)]
+    run.freeze_all([labels for i, labels in enumerate(x[:-1]) if i != batch], f"steps of {node.name}")
+    lead = [samples if i == batch else None for i in range(len(x) - 1)]
+    final = (None, *(samples,) * (batch is not None))
+    return ((*lead, below), (*final, out), (*final, h))[: len(node.shapes)]
 
 
 def tie_cell(
@@ -87,8 +92,11 @@ def _cell(run: Labelling, node: Node) -> tuple[Axes, ...]:
     h = run.fresh(node.shapes[0][-1])
     x = run.of(node.args[0])
     tie_cell(run, node.args[2:6], x[-1], h, h, _GATES.get(name, 1), has_biases=True)
+    lead = list(x[:-1])
     for state in states:
         axes = run.of(state)
-        run.freeze_all(axes[:-1], f"state of {node.name}")
+        for i, labels in enumerate(axes[:-1]):
+            if labels is not None or lead[i] is not None:
+                lead[i] = run.tie(labels, lead[i], f"initial state of {node.name}")
         run.tie(axes[-1], h, f"initial state of {node.name} cannot shrink")
-    return ((*(None,) * (len(x) - 1), h),) * len(node.shapes)
+    return ((*lead, h),) * len(node.shapes)

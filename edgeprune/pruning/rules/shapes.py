@@ -164,14 +164,32 @@ rewrite("expand", "broadcast_to")(sizes_at(1))
 
 @rule("repeat", "tile")
 def _repeat(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    """Copies of a whole axis; copies of a single position may go as what they meet goes."""
     x, old, counts = run.of(node.args[0]), run.shape(node.args[0]), node.args[1]
     assert isinstance(counts, tuple)
     offset = len(node.shape) - len(old)
     out: list[Labels | None] = []
     for i, size in enumerate(node.shape):
         labels = x[i - offset] if i >= offset else None
-        out.append(None if labels is None else np.tile(labels, size // len(labels)))
+        if (i < offset or old[i - offset] == 1) and size > 1 and len(counts) == len(node.shape):
+            run.freeze(labels, f"broadcast in {node.name}")
+            out.append(run.fresh(size) if isinstance(counts[i], int) else None)
+        else:
+            out.append(None if labels is None else np.tile(labels, size // len(labels)))
     return (tuple(out),)
+
+
+@rewrite("repeat", "tile")
+def _counts(new: Node, old: Node, shrinking: Shrinking) -> Node:
+    source, counts = old.args[0], old.args[1]
+    assert isinstance(source, Ref) and isinstance(counts, tuple)
+    before = shrinking.graph.by_name[source.name].shape
+    offset = len(old.shape) - len(before)
+    if len(counts) != len(old.shape):
+        return new
+    single = [i < offset or before[i - offset] == 1 for i in range(len(old.shape))]
+    changed = (new.shape[i] if single[i] and isinstance(n, int) else n for i, n in enumerate(counts))
+    return with_arg(new, 1, tuple(changed))
 
 
 @rule("repeat_interleave")

@@ -9,16 +9,22 @@ from edgeprune.pruning.rewrites import rewrite, sizes_at
 
 @rule("input")
 def _input(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    if run.samples is not None and node.name in run.samples:
+        return ((run.fresh(node.shape[0]), *(None,) * (len(node.shape) - 1)),)
     return unlabelled(node)
 
 
 @rule("parameter")
 def _parameter(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    if run.samples is not None:
+        return unlabelled(node)
     return (tuple(run.fresh(size) for size in node.shape),)
 
 
 @rule("output")
 def _output(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    if run.samples is not None:
+        return ()
     return frozen_by(run, node, "model output")
 
 
