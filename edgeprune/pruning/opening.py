@@ -157,7 +157,7 @@ def training_branches(model: nn.Module, example: Example, evaluated: Graph) -> t
     Both modes are captured where some module of the user's reads `training`; those of torch.nn only switch BatchNorm
     and dropout, which a captured program does too.
     """
-    if not any(_reads_training(type(module)) for module in model.modules()):
+    if not any(map(_reads_training, {type(module) for module in model.modules()})):
         return ()
     try:
         trained = trace(model, example, training=True).graph

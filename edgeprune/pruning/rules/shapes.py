@@ -8,8 +8,8 @@ from math import prod
 import numpy as np
 
 from edgeprune.graph import Node, Ref, Shape
-from edgeprune.pruning.labels import Axes, Labelling, Labels, frozen_by, rule
-from edgeprune.pruning.rewrites import Shrinking, rewrite, sizes_at, with_arg
+from edgeprune.pruning.labels import Axes, Labelling, Labels, Rule, frozen_by, rule
+from edgeprune.pruning.rewrites import Shrinking, argument, rewrite, sizes_at, with_arg
 
 _SIZED = ("reshape", "view", "_unsafe_view")
 
@@ -53,11 +53,13 @@ def _reshape(run: Labelling, node: Node) -> tuple[Axes, ...]:
         return frozen_by(run, node, f"reshaped while empty in {node.name}")
     out: list[Labels | None] = [None] * len(new)
     sizes = node.args[1] if node.base in _SIZED else None
+    picked = _picked(run, node) if run.by_head and len(new) > len(old) else frozenset()
     covered: set[int] = set()
     for old_axes, new_axes in blocks:
         covered.update(old_axes)
         block = [x[i] for i in old_axes], [old[i] for i in old_axes], [new[i] for i in new_axes]
-        for i, labels in zip(new_axes, _regrouped(run, node, *block)):
+        apart = frozenset(k for k, i in enumerate(new_axes) if i in picked)
+        for i, labels in zip(new_axes, _regrouped(run, node, *block, apart)):
             if labels is not None and isinstance(sizes, tuple) and isinstance(sizes[i], Ref):
                 run.freeze(labels, f"size computed at run time in {node.name}")
             out[i] = labels
@@ -89,10 +91,49 @@ def matching_axes(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
     return blocks
 
 
+def _in_place(run: Labelling, node: Node) -> tuple[Axes, ...]:
+    return (run.of(node.args[0]),)
+
+
+def _picked(run: Labelling, node: Node) -> frozenset[int]:
+    """The new axes of a reshape from which single positions are picked later on: parts such as q, k and v, no heads."""
+    probe = Labelling(run.graph)
+    marks = [probe.fresh(size) for size in node.shape]
+    owner = np.repeat(np.arange(len(marks)), node.shape)
+    probe.axes[node.name] = (tuple(marks),)
+    found: set[int] = set()
+    todo = [node.name]
+    while todo:
+        source = todo.pop()
+        for user in run.graph.users[source]:
+            axes = probe.of(Ref(source))
+            if user.base in ("select", "unbind") and user.args[0] == Ref(source):
+                mark = axes[int(argument(user, 1, "dim", 0))]  # type: ignore[arg-type]
+                found.update(() if mark is None else owner[mark[:1]].tolist())
+            elif user.base in _MOVES:
+                probe.axes[user.name] = _MOVES[user.base](probe, user)
+                todo.append(user.name)
+    return frozenset(found)
+
+
+_MOVES: dict[str, Rule] = {
+    **dict.fromkeys(("permute",), _permute),
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), _transpose),
+    **dict.fromkeys(("movedim", "moveaxis"), _movedim),
+    **dict.fromkeys(("squeeze", "unsqueeze"), _reshape),
+    **dict.fromkeys(("contiguous", "clone"), _in_place),
+}
+
+
 def _regrouped(
-    run: Labelling, node: Node, labels: Sequence[Labels | None], old: Sequence[int], new: Sequence[int]
+    run: Labelling,
+    node: Node,
+    labels: Sequence[Labels | None],
+    old: Sequence[int],
+    new: Sequence[int],
+    apart: frozenset[int],
 ) -> list[Labels | None]:
-    """Labels of the new axes of one block of a reshape."""
+    """Labels of the new axes of one block of a reshape; those `apart` are no heads."""
     labelled = [i for i, axis in enumerate(labels) if axis is not None]
     if not labelled:
         return [None] * len(new)
@@ -102,15 +143,17 @@ def _regrouped(
     channels = labels[position]
     assert channels is not None
     before, after = prod(old[:position]), prod(old[position + 1 :])
-    return split_axis(run, np.tile(np.repeat(channels, after), before), new)
+    return split_axis(run, np.tile(np.repeat(channels, after), before), new, apart)
 
 
-def split_axis(run: Labelling, labels: Labels, sizes: Sequence[int]) -> list[Labels | None]:
+def split_axis(
+    run: Labelling, labels: Labels, sizes: Sequence[int], apart: frozenset[int] = frozenset()
+) -> list[Labels | None]:
     """Labels of the axes that one axis is split into.
 
     Where labels differ along one new axis alone, it gets them. Where they differ along several, one axis keeps the
     channels and they are tied over the others: the widest (positions inside every head), or with `by_head` the one
-    outside it (whole heads).
+    outside it (whole heads) unless that is kept `apart`.
     """
     grid = labels.reshape(tuple(sizes))
     varying = [i for i, n in enumerate(sizes) if n > 1 and (grid != grid.take([0], i)).any()]
@@ -118,8 +161,9 @@ def split_axis(run: Labelling, labels: Labels, sizes: Sequence[int]) -> list[Lab
         run.freeze(labels, "single channel")
         return [None] * len(sizes)
     keep = max(varying, key=lambda i: (sizes[i], i))
-    if run.by_head and keep == varying[-1] and len(varying) > 1:
-        keep = varying[-2]
+    outside = [i for i in varying[:-1] if i not in apart]
+    if run.by_head and keep == varying[-1] and outside:
+        keep = outside[-1]
     row = run.tie_rows(np.moveaxis(grid, keep, -1).reshape(-1, sizes[keep]))
     return [row if i == keep else None for i in range(len(sizes))]
 
