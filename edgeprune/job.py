@@ -90,7 +90,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     progress.note("capturing the model")
     captured = trace(workload.model, workload.example)
     groups = _checked_groups(captured, workload, progress)
-    levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep)
+    levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep, spec.fit.blocks)
     costing = Costing(groups, fuse(captured.graph), target, runtime, threads, "int8", latency, Correction())
     device = torch.device("cuda" if cuda else "cpu")
     captured.module.to(device)
