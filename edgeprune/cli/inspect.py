@@ -78,14 +78,20 @@ def _loaded(spec: Spec, sizes: tuple[int, ...] | None) -> tuple[torch.nn.Module,
 
 
 def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor) -> dict[str, Any]:
+    import torch
+
     from edgeprune.device.estimate import estimate
     from edgeprune.device.fusion import fuse
+    from edgeprune.pruning.dead import dead_channels
     from edgeprune.pruning.groups import channel_groups
     from edgeprune.pruning.trace import trace
     from edgeprune.target import load_target
 
-    graph = trace(network, example).graph
+    captured = trace(network, example)
+    graph = captured.graph
     groups = channel_groups(graph)
+    noise = torch.randn((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0)).to(example)
+    dead = dead_channels(captured, groups, (noise,))
     ops = fuse(graph)
     target = load_target(spec.target.name)
     name = spec.target.runtime or target.default_runtime
@@ -99,7 +105,13 @@ def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor) -> d
         "parameters": graph.parameter_count,
         "macs": sum(op.macs for op in ops),
         "groups": [
-            {"name": g.name, "width": g.width, "layers": sorted({path.rpartition(".")[0] for path, _ in g.members})}
+            {
+                "name": g.name,
+                "width": g.width,
+                "dead": len(dead.get(g.name, ())),
+                "removable": g.removable,
+                "layers": sorted({path.rpartition(".")[0] for path, _ in g.members}),
+            }
             for g in groups.groups
         ],
         "frozen": [{"name": f.name, "width": f.width, "reasons": list(f.reasons)} for f in groups.frozen],
@@ -136,9 +148,12 @@ def _shown(document: dict[str, Any]) -> str:
         f"{document['parameters']:,} parameters, {document['macs'] / 1e6:,.1f} M multiply-accumulates",
         f"dense {on}: {latency}{memory}{size}",
     ]
-    groups = [(g["name"], str(g["width"]), _some(g["layers"])) for g in document["groups"]]
+    groups = [
+        (g["name"], str(g["width"]), str(g["dead"]), "yes" if g["removable"] else "", _some(g["layers"]))
+        for g in document["groups"]
+    ]
     frozen = [(f["name"], str(f["width"]), "; ".join(f["reasons"])) for f in document["frozen"]]
-    parts = ["\n".join(head), table(("group", "channels", "layers"), groups, right=(1,))]
+    parts = ["\n".join(head), table(("group", "channels", "dead", "removable", "layers"), groups, right=(1, 2))]
     if frozen:
         parts.append(table(("frozen", "channels", "why"), frozen, right=(1,)))
     return "\n\n".join(parts)

@@ -112,11 +112,17 @@ def difference(
 def _difference(
     captured: Captured, groups: ChannelGroups, plan: Plan, pruned: Captured, inputs: tuple[Any, ...]
 ) -> float:
-    want = _tensors(masked_outputs(captured, groups, plan, *inputs))
+    want = masked_outputs(captured, groups, plan, *inputs)
     try:
-        got = _tensors(pruned.module.eval()(*inputs))
+        got = pruned.module.eval()(*inputs)
     except (RuntimeError, IndexError, ValueError):  # a size that does not fit
         return float("inf")
+    return relative_difference(want, got)
+
+
+def relative_difference(expected: Any, found: Any) -> float:
+    """max |found - expected| / max |expected| over all floating-point tensors of two outputs, which may nest."""
+    want, got = _tensors(expected), _tensors(found)
     if [t.shape for t in want] != [t.shape for t in got]:
         return float("inf")
     pairs = [(w.double(), g.double()) for w, g in zip(want, got, strict=True) if w.numel()]
