@@ -263,6 +263,8 @@ class GroupRow(Value):
     parameters: int
     macs: int
     latency_share: float | None  # of the dense model's estimated latency
+    dead: int = 0  # channels that do nothing
+    removable: bool = False  # whether a skip path keeps the model alive without the group
 
 
 class FrozenGroupRow(Value):

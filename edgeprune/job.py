@@ -97,7 +97,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     for note in opened.notes:
         progress.note(note)
     groups, left_whole = _checked_groups(captured, workload, progress)
-    levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep)
+    levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep, spec.fit.blocks)
     costing = Costing(groups, fuse(captured.graph), target, runtime, threads, "int8", latency, Correction())
     device = torch.device("cuda" if cuda else "cpu")
     captured.module.to(device)

@@ -106,6 +106,7 @@ class FitSpec(Value):
     solver_gap: float = Field(1e-3, ge=0)
     formats: tuple[str, ...] = ()  # empty: every installed backend
     step: int | None = Field(None, ge=1)  # channel step; None: the target's
+    blocks: bool = False  # whole blocks may go where a skip path keeps the model alive
     min_keep: float = Field(0.1, ge=0, le=1)  # smallest share of a group's channels that may stay
     calibration_samples: int = Field(256, ge=8)
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where training runs

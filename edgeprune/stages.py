@@ -31,6 +31,7 @@ from edgeprune.pruning.allocation import (
 )
 from edgeprune.pruning.check import TOLERANCE, difference
 from edgeprune.pruning.curves import kl_divergence, measured_curves, relative_error
+from edgeprune.pruning.dead import dead_channels, dead_last
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.plan import Plan, keeps_all
 from edgeprune.pruning.solver import Vector
@@ -46,6 +47,7 @@ from edgeprune.workload.tasks import Classify
 _GATE_SAMPLES = 64
 _NORM_BATCHES = 8  # that BatchNorm is re-estimated on; fine-tuning goes on from there
 _CURVE_SAMPLES = 96
+_DEAD_SAMPLES = 32  # on which masking a dead channel must change nothing
 _MEASURED_GUARD = 0.02  # of the latency budget: what a later measurement of the same file may add
 _ESTIMATED_GUARD = 0.005  # what the exporter may do to a plan's estimate
 _BINDING = 5  # layers named when a budget is out of reach
@@ -67,6 +69,7 @@ class Importance(Value):
 
     scores: dict[str, tuple[float, ...]]
     curves: dict[str, tuple[float, ...]] | None
+    dead: dict[str, tuple[int, ...]] = {}  # channels that do nothing, per group; they go first
 
 
 class Floor(Value):
@@ -146,6 +149,11 @@ def importance_and_curves(job: Job) -> Importance:
     job.progress.note(f"scoring channels by {fit.criterion}")
     samples = inputs(job, fit.importance_samples)
     scores = importance(fit.criterion, job.captured, job.groups, list(torch.split(samples, 32)), fit.seed)
+    dead = dead_channels(job.captured, job.groups, (samples[:_DEAD_SAMPLES],))
+    if dead:
+        listed = ", ".join(f"{len(channels)} of {name}" for name, channels in dead.items())
+        job.progress.note(f"dead channels, which go first: {listed}")
+    scores = dead_last(scores, dead)
     curves = None
     if fit.curves and job.groups.groups:
         damage = kl_divergence if isinstance(job.workload.task, Classify) else relative_error
@@ -160,7 +168,7 @@ def importance_and_curves(job: Job) -> Importance:
             job.progress,
         )
         curves = {name: tuple(curve.tolist()) for name, curve in measured.items()}
-    return Importance(scores={name: tuple(score.tolist()) for name, score in scores.items()}, curves=curves)
+    return Importance(scores={name: tuple(score.tolist()) for name, score in scores.items()}, curves=curves, dead=dead)
 
 
 def floor(job: Job, dense: Dense) -> Floor:

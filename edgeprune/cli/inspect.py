@@ -98,6 +98,7 @@ def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor, by_h
     from edgeprune.device.fusion import fuse
     from edgeprune.documents import FrozenGroupRow, InspectRecord
     from edgeprune.pruning.check import vetted
+    from edgeprune.pruning.dead import dead_channels
     from edgeprune.pruning.groups import channel_groups
     from edgeprune.pruning.opening import open_model, varied
     from edgeprune.pruning.overview import group_rows, layer_rows
@@ -105,7 +106,9 @@ def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor, by_h
 
     opened = open_model(network, example)
     graph = opened.captured.graph
-    groups = vetted(opened.captured, channel_groups(graph, by_head), varied((example,)))
+    inputs = varied((example,))
+    groups = vetted(opened.captured, channel_groups(graph, by_head), inputs)
+    dead = dead_channels(opened.captured, groups, inputs)
     ops = fuse(graph)
     target = load_target(spec.target.name)
     name = spec.target.runtime or target.default_runtime
@@ -119,7 +122,7 @@ def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor, by_h
         parameters=graph.parameter_count,
         macs=sum(op.macs for op in ops),
         by_head=by_head,
-        groups=group_rows(groups, ops, cost),
+        groups=group_rows(groups, ops, cost, dead),
         frozen=tuple(FrozenGroupRow(name=f.name, width=f.width, reasons=f.reasons) for f in groups.frozen),
         layers=layer_rows(groups, ops, dense),
         dense=_cost(dense),
@@ -150,6 +153,8 @@ def _shown(record: InspectRecord) -> str:
             group.name,
             str(group.width),
             str(group.unit),
+            str(group.dead),
+            "yes" if group.removable else "",
             f"{group.parameters:,}",
             f"{group.macs / 1e6:,.1f} M",
             share_text(group.latency_share),
@@ -157,8 +162,8 @@ def _shown(record: InspectRecord) -> str:
         )
         for i, group in enumerate(record.groups)
     ]
-    header = ("", "group", "channels", "unit", "parameters", "MACs", "latency", "layers")
-    parts = ["\n".join((*head_lines(record), *record.notes)), table(header, groups, right=(2, 3, 4, 5, 6))]
+    header = ("", "group", "channels", "unit", "dead", "removable", "parameters", "MACs", "latency", "layers")
+    parts = ["\n".join((*head_lines(record), *record.notes)), table(header, groups, right=(2, 3, 4, 6, 7, 8))]
     parts.append("parameters, MACs and latency: what goes with all but one channel of the group, alone (estimated)")
     if record.layers:
         parts.append(picture_text(record))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.masked import masked_outputs
-from edgeprune.pruning.plan import Plan, keeps_all
+from edgeprune.pruning.plan import Plan, keeps_all, removable_together
 from edgeprune.pruning.surgery import copy_module, prune
 from edgeprune.pruning.trace import Captured
 
@@ -60,6 +60,8 @@ def checked_prune(captured: Captured, groups: ChannelGroups, plan: Plan, inputs:
 def vetted(captured: Captured, groups: ChannelGroups, inputs: tuple[Any, ...], seed: int = 0) -> ChannelGroups:
     """The groups that pass the check at half of their channels, drawn at random; the others frozen, with their error.
 
+    Groups that do not pass it without any channel are not removable.
+
     Args:
         inputs: As the model takes them, batch on axis 0.
     """
@@ -70,7 +72,12 @@ def vetted(captured: Captured, groups: ChannelGroups, inputs: tuple[Any, ...], s
         if group.width > 1
     }
     excluded = checked_prune(captured, groups, Plan(keep=half), inputs).excluded
-    return groups.without({name: f"pruned differs from masked by {error:.1e}" for name, error in excluded.items()})
+    passed = groups.without({name: f"pruned differs from masked by {error:.1e}" for name, error in excluded.items()})
+    blocks = Plan(keep=dict.fromkeys(removable_together(passed), ()))
+    needed = checked_prune(captured, passed, blocks, inputs).excluded
+    return replace(
+        passed, groups=tuple(replace(g, removable=g.removable and g.name not in needed) for g in passed.groups)
+    )
 
 
 def _failing(captured: Captured, groups: ChannelGroups, plan: Plan, inputs: tuple[Any, ...]) -> dict[str, float]:
@@ -106,11 +113,17 @@ def difference(
 def _difference(
     captured: Captured, groups: ChannelGroups, plan: Plan, pruned: Captured, inputs: tuple[Any, ...]
 ) -> float:
-    want = _tensors(masked_outputs(captured, groups, plan, *_copied(inputs)))
+    want = masked_outputs(captured, groups, plan, *_copied(inputs))
     try:
-        got = _tensors(pruned.module.eval()(*_copied(inputs)))
+        got = pruned.module.eval()(*_copied(inputs))
     except (RuntimeError, IndexError, ValueError):  # a size that does not fit
         return float("inf")
+    return relative_difference(want, got)
+
+
+def relative_difference(expected: Any, found: Any) -> float:
+    """max |found - expected| / max |expected| over all floating-point tensors of two outputs, which may nest."""
+    want, got = _tensors(expected), _tensors(found)
     if [t.shape for t in want] != [t.shape for t in got]:
         return float("inf")
     pairs = [(w.double(), g.double()) for w, g in zip(want, got, strict=True) if w.numel()]

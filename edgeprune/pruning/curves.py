@@ -72,6 +72,7 @@ def measured_curves(
         for g in range(len(groups.groups))
         if (width := _at(levels[g], share)) is not None
     ]
+    points += [(g, 0) for g in range(len(groups.groups)) if levels[g][0] == 0]  # a whole block
     measured: dict[int, dict[int, float]] = {g: {} for g in range(len(groups.groups))}
     start = time.monotonic()
     for g, width in progress.track(list(dict.fromkeys(points)), "loss curves"):

@@ -172,7 +172,7 @@ def l1(captured: Captured, groups: ChannelGroups, batches: Batches, seed: int) -
     """
     owner, index = owners(groups)
     scores = {group.name: np.zeros(group.width) for group in groups.groups}
-    for path, axis in _producing_weights(groups):
+    for path, axis in producing_weights(groups):
         components = groups.components_at(groups.graph.parameters[path].name, axis)
         assert components is not None
         weight = attribute(captured.module, path).detach()
@@ -185,7 +185,7 @@ def l1(captured: Captured, groups: ChannelGroups, batches: Batches, seed: int) -
     return scores
 
 
-def _producing_weights(groups: ChannelGroups) -> list[tuple[str, int]]:
+def producing_weights(groups: ChannelGroups) -> list[tuple[str, int]]:
     """(path, axis) of every weight that computes the channels of some layer along that axis."""
     found: dict[tuple[str, int], None] = {}
     for node in groups.graph.nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from edgeprune.device.memory import live_sets
 from edgeprune.device.ops import Op
 from edgeprune.graph import Graph
 from edgeprune.pruning.groups import ChannelGroups, Width
-from edgeprune.pruning.plan import aligned, own_step
+from edgeprune.pruning.plan import aligned, nodes_without, own_step, removable_together
 from edgeprune.pruning.solver import NOTHING, Expression, Limit, Vector
 
 Table = np.ndarray[Any, Any]
@@ -20,12 +21,14 @@ Levels = tuple[tuple[int, ...], ...]
 _MOST_LEVELS = 16
 
 
-def width_levels(groups: ChannelGroups, step: int, min_keep: float) -> Levels:
+def width_levels(groups: ChannelGroups, step: int, min_keep: float, blocks: bool = False) -> Levels:
     """Allowed widths per group: those on the step from `min_keep` of the width up, and the full width.
 
     At most 16 per group, evenly spread; a group no wider than the step keeps its width. Where one channel takes several
-    positions of a layer (one per head, say), fewer channels make a step.
+    positions of a layer (one per head, say), fewer channels make a step. With `blocks`, groups that the model works
+    without may also keep no channel, however wide they are.
     """
+    removable = frozenset(removable_together(groups) if blocks else ())
     levels = []
     for group in groups.groups:
         own = own_step(group, step)
@@ -34,7 +37,7 @@ def width_levels(groups: ChannelGroups, step: int, min_keep: float) -> Levels:
         if len(allowed) >= _MOST_LEVELS:
             picks = np.unique(np.linspace(0, len(allowed) - 1, _MOST_LEVELS - 1).round().astype(int))
             allowed = [allowed[i] for i in picks]
-        levels.append((*allowed, group.width))
+        levels.append((*((0,) if group.name in removable else ()), *allowed, group.width))
     return tuple(levels)
 
 
@@ -43,20 +46,28 @@ def tabulate(ops: Sequence[Op], groups: ChannelGroups, levels: Levels, cost: Cal
 
     Exact for ops that depend on one or two groups. An op that reads more (after a concatenation or on a residual
     stream made of several groups) is taken as bilinear in its input and output width, fitted at its extreme widths.
+    An op that reads or gives no channel costs nothing, nor does one that goes with a block; where that depends on more
+    than two groups it is left out, which errs on the dear side.
     """
     table = _Table(groups, levels)
+    without = {g: nodes_without(groups, groups.groups[g].name) for g, widths in enumerate(levels) if widths[0] == 0}
     for op in ops:
         win = _width(groups, op.in_axis, op.in_channels)
         wout = _width(groups, op.out_axis, op.out_channels)
         involved = sorted({*win.per_channel, *wout.per_channel})
+        goes_with = frozenset(g for g, left in without.items() if left.isdisjoint(op.nodes))
+        if len(goes_with.union(involved)) <= 2:
+            involved = sorted(goes_with.union(involved))
+
+        at = partial(_cost_at, op, win, wout, goes_with, cost)
         if not involved:
             table.constant += cost(op)
         elif len(involved) == 1:
             (g,) = involved
-            table.add_unary(g, [cost(_at(op, win, wout, {g: k})) for k in levels[g]])
+            table.add_unary(g, [at({g: k}) for k in levels[g]])
         elif len(involved) == 2:
             g, h = involved
-            table.add_pair(g, h, [[cost(_at(op, win, wout, {g: a, h: b})) for b in levels[h]] for a in levels[g]])
+            table.add_pair(g, h, [[at({g: a, h: b}) for b in levels[h]] for a in levels[g]])
         else:
             _add_bilinear(table, op, win, wout, cost)
     return table.expression()
@@ -119,6 +130,14 @@ def _width(groups: ChannelGroups, axis: tuple[str, int] | None, size: int) -> Wi
     return Width(size, {}) if axis is None else groups.width_at(axis[0], axis[1], size)
 
 
+def _cost_at(
+    op: Op, win: Width, wout: Width, goes_with: frozenset[int], cost: Callable[[Op], float], widths: dict[int, int]
+) -> float:
+    sized = _at(op, win, wout, widths)
+    gone = any(width == 0 and g in goes_with for g, width in widths.items())
+    return 0.0 if gone or sized.in_channels == 0 or sized.out_channels == 0 else cost(sized)
+
+
 def _at(op: Op, win: Width, wout: Width, widths: dict[int, int]) -> Op:
     return op.resized(win.at(widths), wout.at(widths))
 
@@ -146,7 +165,7 @@ class _Table:
 
 def _add_bilinear(table: _Table, op: Op, win: Width, wout: Width, cost: Callable[[Op], float]) -> None:
     full = dict(enumerate(table.full))
-    least = {g: table.levels[g][0] for g in full}
+    least = {g: next(k for k in table.levels[g] if k > 0) for g in full}
     a1, b1, a0, b0 = win.at(full), wout.at(full), win.at(least), wout.at(least)
     if win == wout:  # element-wise and depthwise: one width, taken as linear in it
         slope = (cost(op.resized(a1, b1)) - cost(op.resized(a0, b0))) / max(a1 - a0, 1)

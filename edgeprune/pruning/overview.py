@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -19,9 +19,16 @@ _LAYERS = ("conv", "depthwise", "dense", "rnn")
 
 
 def group_rows(
-    groups: ChannelGroups, ops: Sequence[Op], cost: Callable[[Sequence[Op]], Measurement]
+    groups: ChannelGroups,
+    ops: Sequence[Op],
+    cost: Callable[[Sequence[Op]], Measurement],
+    dead: Mapping[str, Sequence[int]],
 ) -> tuple[GroupRow, ...]:
-    """Per group, what the dense model has and the model with one channel of this group left has not."""
+    """Per group, what the dense model has and the model with one channel of this group left has not.
+
+    Args:
+        dead: Channels that do nothing, per group.
+    """
     full = [group.width for group in groups.groups]
     dense_s, dense_macs, dense_count = cost(ops).cost.latency_s, sum(op.macs for op in ops), _parameters(groups, full)
     rows = []
@@ -38,6 +45,8 @@ def group_rows(
                 parameters=dense_count - _parameters(groups, widths),
                 macs=dense_macs - sum(op.macs for op in small),
                 latency_share=None if not dense_s or small_s is None else (dense_s - small_s) / dense_s,
+                dead=len(dead.get(group.name, ())),
+                removable=group.removable,
             )
         )
     return tuple(rows)

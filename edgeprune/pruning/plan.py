@@ -63,6 +63,29 @@ def check_plan(plan: Plan, groups: ChannelGroups) -> None:
         raise UsageError(f"the plan keeps no channel of groups that cannot go together ({', '.join(removed)}): {why}")
 
 
+def removable_together(groups: ChannelGroups) -> tuple[str, ...]:
+    """Groups that a plan may all remove at once, in order; of those that exclude each other the first ones."""
+    found: list[str] = []
+
+    def add(names: list[str]) -> None:
+        if not names:
+            return
+        if not _remains(shrinking_of(groups, Plan(keep=dict.fromkeys([*found, *names], ())))).reason:
+            found.extend(names)
+        elif len(names) > 1:
+            add(names[: len(names) // 2])
+            add(names[len(names) // 2 :])
+
+    add([group.name for group in groups.groups if group.removable])
+    return tuple(found)
+
+
+def nodes_without(groups: ChannelGroups, name: str) -> frozenset[str]:
+    """The nodes that are still run when a removable group is removed alone."""
+    remains = _remains(shrinking_of(groups, Plan(keep={name: ()})))
+    return frozenset(without(groups.graph, groups.anatomy, remains.fates)[0].by_name)
+
+
 def keeps_all(groups: ChannelGroups, plan: Plan) -> bool:
     """Whether the plan removes nothing."""
     return plan.widths(groups) == tuple(group.width for group in groups.groups)

@@ -49,6 +49,8 @@ def test_groups_frozen_layers_and_cost_are_shown(command: Command) -> None:
     assert document["schema"] == "edgeprune.inspect/1" and groups["3.conv1"]["width"] == 32
     assert {"0", "3.conv2", "4.conv2"} <= set(groups["0"]["layers"]), "the shortcut couples these layers"
     assert all(frozen["reasons"] for frozen in document["frozen"])
+    assert groups["3.conv1"]["removable"] and not groups["0"]["removable"] and "removable" in done.out
+    assert all(group["dead"] == 0 for group in document["groups"])
     assert document["macs"] == 15_409_792 and document["input"] == [1, 1, 16, 16]
     layers = {layer["name"]: layer for layer in document["layers"]}
     assert layers["3.conv2"]["computes"] == [{"group": "0", "width": 32}] == layers["0"]["computes"]

@@ -25,11 +25,12 @@ from edgeprune.pruning.allocation import (
     uniform_within,
 )
 from edgeprune.pruning.groups import channel_groups
-from edgeprune.pruning.limits import resized, width_levels
-from edgeprune.pruning.plan import Plan
+from edgeprune.pruning.limits import resized, tabulate, width_levels
+from edgeprune.pruning.plan import Plan, apply, removable_together
 from edgeprune.pruning.trace import trace
 from edgeprune.target import load_target
 from tests.pruning.nets import NETS, randomised
+from tests.pruning.test_blocks import found as found_block
 
 BOARD = str(Path(__file__).parents[1] / "golden" / "test-board.toml")
 
@@ -118,3 +119,45 @@ def test_a_correction_moves_every_prediction() -> None:
     assert after.latency_interval_s == pytest.approx((0.9 * after.latency_s, 1.1 * after.latency_s))
     assert after.ram_bytes == before.ram_bytes + 100
     assert after.size_bytes == before.size_bytes - 50
+
+
+@pytest.mark.parametrize("name", ["residual", "squeeze_excite", "inverted_residual", "dense_block", "padded_shortcut"])
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_the_tables_know_what_a_plan_without_blocks_costs(name: str, seed: int) -> None:
+    found = costing(name)
+    levels = width_levels(found.groups, 2, 0.1, blocks=True)
+    assert any(widths[0] == 0 for widths in levels)
+    rng = np.random.default_rng(seed)
+    choice = [int(rng.integers(len(widths))) if rng.random() < 0.5 else 0 for widths in levels]
+    assert found.model is not None
+    op_s = found.model.op_s
+    said = tabulate(found.ops, found.groups, levels, op_s).at(choice)
+    keep = {g.name: tuple(range(w[i])) for g, w, i in zip(found.groups.groups, levels, choice, strict=True)}
+    real = sum(op_s(op) for op in fuse(apply(Plan(keep=keep), found.groups)))
+    if name in ("residual", "inverted_residual"):
+        assert said == pytest.approx(real)
+    else:  # more than two groups meet in an operator
+        assert said >= real * (1 - 0.05)
+
+
+def test_a_solve_may_remove_a_block() -> None:
+    found = costing("residual")
+    levels = width_levels(found.groups, 2, 0.5, blocks=True)
+    kept = width_levels(found.groups, 2, 0.5)
+    scores = scores_of(found, 0) | {"a.0": np.full(24, 1e-6)}
+    least, reach = smallest(found, levels).cost.latency_s, smallest(found, kept).cost.latency_s
+    assert least is not None and reach is not None and least < reach
+    bounds = Bounds(latency_s=(least + reach) / 2)
+    best = most_valuable("score", found, bounds, levels, score_values(found.groups, levels, scores), scores, 1e-4, 10.0)
+    assert best is not None and best.plan.keep["a.0"] == () and holds(bounds, best.predicted)
+    values = score_values(found.groups, kept, scores)
+    assert most_valuable("score", found, bounds, kept, values, scores, 1e-4, 10.0) is None
+
+
+def test_of_blocks_that_exclude_each_other_one_may_go() -> None:
+    groups = found_block("parallel")[3]
+    assert removable_together(groups) == ("a.0",)
+    assert [widths[0] == 0 for widths in width_levels(groups, 1, 0.5, blocks=True)] == [
+        group.name == "a.0" for group in groups.groups
+    ]

@@ -16,8 +16,10 @@ from torch import nn
 
 from edgeprune.errors import UsageError
 from edgeprune.graph import Graph, Node, Ref
+from edgeprune.pruning import check
 from edgeprune.pruning.blocks import Anatomy, Fate
 from edgeprune.pruning.check import TOLERANCE, difference
+from edgeprune.pruning.curves import measured_curves, relative_error
 from edgeprune.pruning.groups import ChannelGroup, ChannelGroups, channel_groups
 from edgeprune.pruning.plan import Plan, apply
 from edgeprune.pruning.surgery import prune
@@ -309,6 +311,29 @@ def test_a_random_constant_is_refused() -> None:
     assert not groups.by_name["a.0"].removable
     with pytest.raises(UsageError, match="is random"):
         apply(Plan(keep={"a.0": ()}), groups)
+
+
+def test_a_block_that_fails_the_check_is_not_removable(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, inputs, dense, groups = found("nested")
+    compare = check.difference
+
+    def failing(captured: Captured, groups: ChannelGroups, plan: Plan, *rest: Any) -> float:
+        return 1.0 if plan.keep.get("down") == () else compare(captured, groups, plan, *rest)
+
+    assert {group.name for group in removable(check.vetted(dense, groups, inputs))} == {"a.0", "b1.0", "down"}
+    monkeypatch.setattr(check, "difference", failing)
+    passed = check.vetted(dense, groups, inputs)
+    assert {group.name for group in removable(passed)} == {"a.0", "b1.0"}
+    assert [group.name for group in passed.groups] == [group.name for group in groups.groups]
+
+
+def test_a_curve_ends_at_the_measured_damage_of_removing_the_block() -> None:
+    model, inputs, dense, groups = found("residual")
+    scores = {group.name: np.ones(group.width) for group in groups.groups}
+    levels = [(0, 12, 24) if group.removable else (8, 16) for group in groups.groups]
+    curves = measured_curves(dense, groups, scores, levels, inputs[0], relative_error, 60.0)
+    full, gone = (net.train()(*inputs).detach() for net in (copy.deepcopy(model), zeroed(model, groups, ["a.0"])))
+    assert curves["a.0"][0] == pytest.approx(max(relative_error(full, gone), curves["a.0"][1]))
 
 
 def test_the_blocks_of_a_deep_model_are_found_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
