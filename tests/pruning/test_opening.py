@@ -42,13 +42,14 @@ def test_a_forward_that_counts_its_calls_is_refused_with_the_difference() -> Non
     assert "counters" in caught.value.hint
 
 
-def test_a_forward_that_was_another_at_its_first_call_is_refused() -> None:
+def test_a_forward_that_was_another_at_its_first_call_is_captured_as_it_stays() -> None:
     def forward(m: Any, x: T) -> T:
         first, m.called = not hasattr(m, "called"), True
         return m.head(m.out(m.stem(x)).mean((2, 3))) * (1.0 if first else 2.0)
 
-    with pytest.raises(UnsupportedError, match="the captured program differs from the model: output 0 by 5"):
-        open_model(small(forward), X)
+    model = small(forward)
+    program = open_model(model, X).captured.module
+    torch.testing.assert_close(program(X), model(X))
 
 
 def test_other_shapes_and_numbers_of_outputs_are_named() -> None:
@@ -64,7 +65,7 @@ def test_other_shapes_and_numbers_of_outputs_are_named() -> None:
         m.calls = getattr(m, "calls", 0) + 1
         return x / (m.calls % 2)
 
-    for forward, message in ((more, "2 output tensors, then 3"), (wider, "has shape"), (holes, "finite in other")):
+    for forward, message in ((more, r"\d output tensors, then \d"), (wider, "has shape"), (holes, "finite in other")):
         with pytest.raises(UnsupportedError, match=message):
             open_model(Lambda(forward), X)
 
