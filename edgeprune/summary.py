@@ -163,7 +163,7 @@ def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
                 "calibration": len(data.calibration),
                 "test": len(data.test),
             },
-            "frozen": _frozen_rows(job),
+            "frozen": frozen_rows(job),
             "ops": op_rows(measurement),
             "timings": timings(job.run),
             "environment": {
@@ -288,7 +288,8 @@ def _macs(graph: Graph) -> int:
     return sum(op.macs for op in fuse(graph))
 
 
-def _frozen_rows(job: Job) -> tuple[FrozenRow, ...]:
+def frozen_rows(job: Job) -> tuple[FrozenRow, ...]:
+    """What cannot shrink and why; what the check left whole is marked."""
     return tuple(
         FrozenRow(
             group=entry.name,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from edgeprune import job, pipeline, stages
+from edgeprune import job, pipeline, stages, summary
 from edgeprune.cost import Correction, Cost, Measurement, Source
 from edgeprune.device.estimate import estimate
 from edgeprune.documents import FitRecord
-from edgeprune.record import Run, read_record
+from edgeprune.pruning.groups import ChannelGroups
+from edgeprune.pruning.trace import Captured
+from edgeprune.record import Run, create, read_record
 from edgeprune.spec import Spec
 from edgeprune.target import load_target
 from tests.digits import workload
@@ -99,6 +104,43 @@ def test_the_record_says_what_every_group_was_worth_and_what_it_bought(finished:
         assert max(row.alone.latency_ns, row.final.latency_ns) <= dense - planned + 1
     shrunk = [row for row in finished.worth if row.kept < row.dense]
     assert shrunk and 0 < finished.limits[0].blocked <= finished.limits[0].shrunk == len(shrunk)
+
+
+class Halved(nn.Module):
+    """Another answer in training mode."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) * 0.5 if self.training else self.inner(x)  # type: ignore[no-any-return]
+
+
+def test_what_the_model_and_the_check_leave_out_is_said_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(captured: Captured, groups: ChannelGroups, inputs: Any) -> ChannelGroups:
+        return groups.without({groups.groups[0].name: "pruned differs from masked by 1.0e+00"})
+
+    class Heard:
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+        def track(self, items: Any, label: str, total: int | None = None) -> Any:
+            return iter(items)
+
+    monkeypatch.setattr(job, "vetted", fails)
+    problem, heard = workload(), Heard()
+    with create(spec(tmp_path), "digits") as run:
+        opened = job.open_job(run, replace(problem, model=Halved(problem.model).eval()), heard)
+    rows = {row.group: row.by_check for row in summary.frozen_rows(opened)}
+    assert rows == {"inner.stem": True, "inner.head": False}
+    assert any(note.startswith("left whole: inner.stem") for note in heard.notes)
+    assert opened.notes[0] in heard.notes and "in training mode only: operators mul" in opened.notes[0]
 
 
 class Killed(BaseException):

@@ -112,7 +112,10 @@ def ram_limits(
 
 
 def resized(ops: Sequence[Op], groups: ChannelGroups, widths: Sequence[int]) -> tuple[Op, ...]:
-    """The operators at these widths of the groups: what fusing the planned graph gives, without planning it."""
+    """The operators at these widths of the groups: what fusing the planned graph gives, without planning it.
+
+    But for one channel, where a depthwise convolution stays one here and is fused as a plain one there.
+    """
     return tuple(
         op.resized(
             _width(groups, op.in_axis, op.in_channels).at(tuple(widths)),
