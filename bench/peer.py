@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from bench.public_models import Listed, PublicModel, public_model
 
 SHARE, TOLERANCE = 0.5, 1e-5
 _CLASSIFIERS = ("head", "fc", "classifier", "head_dist", "heads")
+_REGIONS = ("backbone.fpn", "roi_heads")
 _BOXES = (
     "cls_logits",
     "bbox_pred",
@@ -58,6 +60,7 @@ def pruned(public: PublicModel) -> Result:
     number(model)
     heads = {m.qkv: m.num_heads for m in model.modules() if hasattr(m, "qkv") and hasattr(m, "num_heads")}
     encoders = {m: m.num_heads for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
+    traced = replace(public, heads=public.heads[:1])  # not through the regions that a detector cuts out
     started = time.perf_counter()
     pruner = tp.pruner.BasePruner(
         model,
@@ -68,7 +71,7 @@ def pruned(public: PublicModel) -> Result:
         ignored_layers=list(ignored(public)),
         num_heads=heads,
         out_channel_groups=encoders,
-        **({"forward_fn": lambda m, x: m(*x), "output_transform": _total} if public.heads else {}),
+        **({"forward_fn": lambda m, _: traced.outputs(m)} if public.heads else {}),
     )
     pruner.step()
     seconds = time.perf_counter() - started
@@ -88,20 +91,18 @@ def number(model: nn.Module) -> None:
 
 
 def ignored(public: PublicModel) -> set[nn.Module]:
-    """The layers whose outputs are classes or boxes."""
+    """The layers whose outputs are classes or boxes, and all whose outputs only the untraced heads take."""
     found: set[nn.Module] = set()
     for name, module in public.model.named_modules():
         last = name.rpartition(".")[2]
-        if last in _BOXES or (public.heads and name == "head" and not hasattr(module, "classification_head")):
+        if len(public.heads) > 1 and name in _REGIONS:
+            found |= set(module.modules())
+        elif last in _BOXES or (public.heads and name == "head" and not hasattr(module, "classification_head")):
             found |= set(module.modules())
         elif last in _CLASSIFIERS and "." not in name:
             layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
             found |= set(layers[-1:])
     return found
-
-
-def _total(result: Any) -> list[torch.Tensor]:
-    return [value for entry in result for value in entry.values() if value.requires_grad]
 
 
 def _resize(module: Any, heads: int) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isinf
 
@@ -20,8 +20,11 @@ from bench.oracle.alive import UnjudgedError
 from bench.oracle.reference import RemovedOutputError, difference, in_full, named_tensors, reference
 from bench.oracle.survivors import Fill, survivors
 from bench.public_models import Listed, PublicModel, public_model
+from edgeprune.errors import UnsupportedError
 from edgeprune.pruning.check import checked_prune
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
+from edgeprune.pruning.observe import Observed, observe
+from edgeprune.pruning.own_module import prune_module
 from edgeprune.pruning.plan import Plan
 from edgeprune.pruning.surgery import copy_module, prune
 from edgeprune.pruning.trace import Captured, trace
@@ -77,24 +80,36 @@ def main(arguments: Sequence[str]) -> int:
 def halved(public: PublicModel) -> tuple[Pruned, Result]:
     """The model with half of the channels of all groups removed and checked, and what that took."""
     started = time.perf_counter()
-    dense = trace(public.model, public.inputs)
+    dense = _captured(public)
     captured = time.perf_counter()
     groups = channel_groups(dense.graph)
-    plan = smallest_share(
-        groups, magnitudes(groups, dict(dense.module.named_parameters(remove_duplicate=False)).get), SHARE, MIN_KEEP
-    )
-    checked = checked_prune(dense, groups, plan, public.inputs)
+    scores = magnitudes(groups, dict(dense.module.named_parameters(remove_duplicate=False)).get)
+    plan = smallest_share(groups, scores, SHARE, MIN_KEEP)
+    excluded: Mapping[str, float] = {}
+    if isinstance(dense, Observed):
+        smaller = prune_module(public.model, groups, plan, public.inputs, dense)
+    else:
+        checked = checked_prune(dense, groups, plan, public.inputs)
+        smaller, plan, excluded = checked.pruned.module, checked.plan, checked.excluded
     ended = time.perf_counter()
     figures = {
+        "observed": isinstance(dense, Observed),
         "trace_s": round(captured - started, 3),
         "prune_s": round(ended - captured, 3),
         "groups": len(groups.groups),
         "channels": sum(group.width for group in groups.groups),
-        "excluded": dict(checked.excluded),
-        "removed": round(removed(public.model, checked.pruned.module), 4),
+        "excluded": dict(excluded),
+        "removed": round(removed(public.model, smaller), 4),
         "frozen": frozen(groups),
     }
-    return Pruned(dense, groups, checked.plan, checked.pruned.module), figures
+    return Pruned(dense, groups, plan, smaller), figures
+
+
+def _captured(public: PublicModel) -> Captured:
+    try:
+        return trace(public.model, public.inputs)
+    except UnsupportedError:  # it decides on its data in Python
+        return observe(public.model, public.inputs)
 
 
 def parameters(model: nn.Module) -> int:

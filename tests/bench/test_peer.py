@@ -68,3 +68,7 @@ def test_layers_that_name_classes_or_boxes_are_left_alone() -> None:
         name for name, module in detector.named_modules() if module in peer.ignored(PublicModel(detector, (), ("x",)))
     }
     assert named == {"rpn.cls_logits", "head", "head.0"}
+    detector.add_module("roi_heads", nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1)}))
+    left_alone = peer.ignored(PublicModel(detector, (), ("rpn", "roi_heads")))
+    assert detector.get_submodule("roi_heads.conv") in left_alone
+    assert detector.get_submodule("rpn.conv") not in left_alone

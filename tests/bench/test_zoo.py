@@ -88,6 +88,26 @@ def test_a_model_from_end_to_end_is_exact_and_a_wrong_index_is_not() -> None:
     assert zoo_model.judged(public, made)["reason"].startswith("the pruned model does not run: ")
 
 
+def test_a_model_that_decides_on_its_data_is_observed_and_judged_by_its_heads() -> None:
+    class Deciding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)
+
+        def forward(self, images: list[torch.Tensor]) -> torch.Tensor:
+            y = self.head(self.body(torch.stack(images)))
+            return y if float(y.detach().max()) > 0 else -y
+
+    torch.manual_seed(0)
+    public = PublicModel(Deciding().eval(), ([torch.randn(3, 8, 8)],), ("head",))
+    made, figures = zoo_model.halved(public)
+    assert figures["observed"] and figures["removed"] > 0.4
+    assert zoo_model.judged(public, made)["exact"]
+    weight = made.model.get_parameter("head.weight")
+    weight.data = weight.data.flip(1)
+    assert not zoo_model.judged(public, made)["exact"]
+
+
 def test_what_the_oracle_cannot_judge_is_said() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)).eval()
     public = PublicModel(model, (torch.randn(1, 3, 4, 4),))
