@@ -71,6 +71,12 @@ class Importance(Value):
     curves: dict[str, tuple[float, ...]] | None
     dead: dict[str, tuple[int, ...]] = {}  # channels that do nothing, per group; they go first
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the record must say of the channels."""
+        listed = ", ".join(f"{len(channels)} of {name}" for name, channels in self.dead.items())
+        return (f"dead channels, which go first: {listed}",) if listed else ()
+
 
 class Floor(Value):
     """The smallest reachable cost, and whether it leaves room for a plan within the budget."""
@@ -150,9 +156,6 @@ def importance_and_curves(job: Job) -> Importance:
     samples = inputs(job, fit.importance_samples)
     scores = importance(fit.criterion, job.captured, job.groups, list(torch.split(samples, 32)), fit.seed)
     dead = dead_channels(job.captured, job.groups, (samples[:_DEAD_SAMPLES],))
-    if dead:
-        listed = ", ".join(f"{len(channels)} of {name}" for name, channels in dead.items())
-        job.progress.note(f"dead channels, which go first: {listed}")
     scores = dead_last(scores, dead)
     curves = None
     if fit.curves and job.groups.groups:
@@ -168,7 +171,10 @@ def importance_and_curves(job: Job) -> Importance:
             job.progress,
         )
         curves = {name: tuple(curve.tolist()) for name, curve in measured.items()}
-    return Importance(scores={name: tuple(score.tolist()) for name, score in scores.items()}, curves=curves, dead=dead)
+    found = Importance(scores={name: tuple(score.tolist()) for name, score in scores.items()}, curves=curves, dead=dead)
+    for note in found.notes:
+        job.progress.note(note)
+    return found
 
 
 def floor(job: Job, dense: Dense) -> Floor:

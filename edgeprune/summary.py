@@ -137,6 +137,7 @@ def infeasible(job: Job, dense: Dense, floor: Floor) -> FitRecord:
 def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
     """What every record says, whatever the verdict."""
     spec, cost, data = job.run.spec, measurement.cost, job.workload.data
+    found = job.run.load("importance", Importance)
     return FitRecord.model_validate(
         {
             "workload": job.workload.kind,
@@ -173,7 +174,12 @@ def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
                 "numpy": np.__version__,
                 f"{job.runtime}_version": measurement.runtime_version,
             },
-            "notes": (*measurement.notes, *job.workload.data.notes, *job.notes),
+            "notes": (
+                *measurement.notes,
+                *job.workload.data.notes,
+                *job.notes,
+                *(() if found is None else found.notes),
+            ),
         }
     )
 
@@ -188,7 +194,7 @@ def timings(run: Run) -> tuple[TimingRow, ...]:
 
 
 def keep_rows(groups: ChannelGroups, plan: Plan) -> tuple[KeepRow, ...]:
-    """Dense and kept output channels of every layer, in execution order."""
+    """Dense and kept output channels of every layer, in execution order; none of a layer that went with its block."""
     small = apply(plan, groups)
     owner: dict[tuple[str, int], str] = {}
     for group in groups.groups:
@@ -197,7 +203,7 @@ def keep_rows(groups: ChannelGroups, plan: Plan) -> tuple[KeepRow, ...]:
     rows = []
     for path, node in groups.graph.parameters.items():
         if path.endswith(".weight") and len(node.shape) > 1:
-            kept = small.by_name[node.name].shape[0]
+            kept = small.parameters[path].shape[0] if path in small.parameters else 0
             rows.append(
                 KeepRow(
                     layer=path.removesuffix(".weight"),

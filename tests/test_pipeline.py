@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -19,9 +19,11 @@ from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.trace import Captured
 from edgeprune.record import Run, create, read_record
 from edgeprune.spec import Spec
+from edgeprune.stages import Importance, Race
 from edgeprune.target import load_target
 from tests.digits import workload
 
+T = TypeVar("T")
 BOARD = Path(__file__).parent / "golden" / "test-board.toml"
 
 
@@ -225,6 +227,39 @@ def test_an_infeasible_budget_stops_before_training(tmp_path: Path, monkeypatch:
     assert record.smallest.latency_ns > 60_000
     assert record.binding
     assert record.violations[0].what == "latency_ns"
+
+
+class Notes:
+    """Keeps what a fit says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        yield from items
+
+
+def test_whole_blocks_go_where_allowed_and_dead_channels_go_first(tmp_path: Path) -> None:
+    """The budget is out of reach with the block in; the model is given three dead channels."""
+    live = workload()
+    with torch.no_grad():
+        live.model.get_parameter("norm_a.weight")[:3] = 0.0
+        live.model.get_parameter("norm_a.bias")[:3] = -1.0
+    notes = Notes()
+    record = pipeline.fit(spec(tmp_path, budget__latency="110us", fit__blocks=True), notes, live)
+    assert record.verdict == "met"
+    assert "dead channels, which go first: 3 of a" in notes.lines
+    assert "dead channels, which go first: 3 of a" in record.notes
+    assert {row.layer: row.kept for row in record.layers if row.layer in ("a", "b")} == {"a": 0, "b": 0}
+    stored, race = (
+        kind.model_validate_json(next(tmp_path.rglob(f"{key}.json")).read_text())
+        for key, kind in (("importance", Importance), ("race", Race))
+    )
+    assert stored.dead == {"a": (0, 1, 2)} and stored.scores["a"][:3] == (0.0, 0.0, 0.0)
+    assert race.plans and all(entry.plan.keep["a"] == () for entry in race.plans)
 
 
 def test_ram_alone_can_be_infeasible(tmp_path: Path) -> None:
