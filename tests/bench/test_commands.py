@@ -12,7 +12,7 @@ from torch import nn
 
 from bench import fit, host, prune
 from bench.cells import open_sheet, read_document
-from edgeprune.errors import UsageError
+from edgeprune.errors import MeasurementError, UsageError
 from tests.pruning.nets import NETS
 
 
@@ -98,11 +98,16 @@ def test_a_smoke_run_never_touches_the_kept_figures(
     assert open_sheet("prune", document["settings"], "", tmp_path / "x.json").head["settings"] == document["settings"]
 
 
+_ATTEMPTS = 5  # a machine that other work slows down is noticed and refused
+
+
 @pytest.mark.slow
 def test_half_the_latency_of_a_small_net_is_met_by_measurement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in ("bench.command", "bench.host"):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
-    assert host.main(["--smoke", "--quiet", "--share", "0.7"]) in (0, 2)  # 2: too small for a RAM limit to bind
+    statuses = (host.main(["--smoke", "--quiet", "--share", "0.7"]) for _ in range(_ATTEMPTS))
+    status = next((status for status in statuses if status != MeasurementError.exit_code), None)
+    assert status in (0, 2), "disturbed every time" if status is None else "2: too small for a RAM limit to bind"
     cells = read_document(tmp_path / "runs" / "bench" / "host-smoke" / "results.json")["cells"]
     found = cells["latency/seed0"]["result"]
     assert found["source"] == "measured" and found["verdict"] in ("met", "missed")
