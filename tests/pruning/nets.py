@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from edgeprune.pruning.groups import ChannelGroups
+from edgeprune.pruning.plan import Plan
 
 NETS: dict[str, Callable[[], nn.Module]] = {}
 
@@ -193,3 +197,13 @@ def randomised(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.3)
     return model
+
+
+def random_plan(groups: ChannelGroups, seed: int) -> Plan:
+    """Between one and all channels of every group, drawn at random."""
+    rng = np.random.default_rng(seed)
+    keep = {}
+    for group in groups.groups:
+        width = int(rng.integers(1, group.width + 1))
+        keep[group.name] = tuple(sorted(rng.choice(group.width, width, replace=False).tolist()))
+    return Plan(keep=keep)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,9 +13,10 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.pruning.check import TOLERANCE, difference
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
-from edgeprune.pruning.plan import Plan, apply
+from edgeprune.pruning.plan import apply
 from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured, trace
+from tests.pruning.nets import random_plan
 from tests.pruning.operator_nets import CASES
 
 Inputs = tuple[torch.Tensor, ...]
@@ -37,15 +37,6 @@ def opened(name: str) -> tuple[nn.Module, Inputs, Captured]:
 @cache
 def grouped(name: str, by_head: bool) -> ChannelGroups:
     return channel_groups(opened(name)[2].graph, by_head)
-
-
-def random_plan(groups: ChannelGroups, seed: int) -> Plan:
-    rng = np.random.default_rng(seed)
-    keep = {}
-    for group in groups.groups:
-        width = int(rng.integers(1, group.width + 1))
-        keep[group.name] = tuple(sorted(rng.choice(group.width, width, replace=False).tolist()))
-    return Plan(keep=keep)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

@@ -19,10 +19,9 @@ from edgeprune.pruning.plan import Plan, shrinking_of
 from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import trace
 from tests.pruning.detector import Detector, images
-from tests.pruning.nets import NETS, Lambda, conv, randomised
+from tests.pruning.nets import NETS, Lambda, conv, random_plan, randomised
 from tests.pruning.operator_nets import CASES
 from tests.pruning.test_operators import opened
-from tests.pruning.test_surgery import random_plan
 
 X = torch.randn(1, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 HARD_CODED = {"flattened_map", "padded_shortcut"}  # view(-1, 8 * 16); zeros for four channels on both sides

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +14,7 @@ from edgeprune.pruning.masked import masked_outputs
 from edgeprune.pruning.plan import Plan, apply
 from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured, trace
-from tests.pruning.nets import NETS, randomised
+from tests.pruning.nets import NETS, random_plan, randomised
 
 _CACHE: dict[str, tuple[nn.Module, Captured, ChannelGroups]] = {}
 
@@ -26,15 +25,6 @@ def captured(name: str) -> tuple[nn.Module, Captured, ChannelGroups]:
         found = trace(model, torch.zeros(1, 3, 16, 16, dtype=torch.float64))
         _CACHE[name] = (model, found, channel_groups(found.graph))
     return _CACHE[name]
-
-
-def random_plan(groups: ChannelGroups, seed: int) -> Plan:
-    rng = np.random.default_rng(seed)
-    keep = {}
-    for group in groups.groups:
-        width = int(rng.integers(1, group.width + 1))
-        keep[group.name] = tuple(sorted(rng.choice(group.width, width, replace=False).tolist()))
-    return Plan(keep=keep)
 
 
 @pytest.mark.parametrize("name", sorted(NETS))
