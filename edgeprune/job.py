@@ -50,7 +50,7 @@ class Job:
     levels: Levels
     costing: Costing
     progress: Progress
-    notes: tuple[str, ...] = ()  # what the user must know of the captured model
+    notes: tuple[str, ...] = ()  # what the user must know of the captured model and of what is not exported
     left_whole: frozenset[str] = frozenset()  # groups that did not pass the check
 
     @property
@@ -94,7 +94,8 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     progress.note("capturing the model")
     opened = open_model(workload.model, workload.example)
     captured = opened.captured
-    for note in opened.notes:
+    notes = (*opened.notes, *_not_exported(spec.fit.formats))
+    for note in notes:
         progress.note(note)
     groups, left_whole = _checked_groups(captured, workload, progress)
     levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep, spec.fit.blocks)
@@ -115,7 +116,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         levels=levels,
         costing=costing,
         progress=progress,
-        notes=opened.notes,
+        notes=notes,
         left_whole=left_whole,
     )
 
@@ -138,6 +139,12 @@ def _formats(asked: tuple[str, ...], deployed: str) -> tuple[str, ...]:
             raise missing_extra(backends.get(name).EXTRA, f"exporting for {name} ({reason})")
     chosen = set(asked) or {name for name in backends.names() if not backends.get(name).missing()}
     return tuple(sorted({deployed, *chosen}))
+
+
+def _not_exported(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """What is left out because it is not installed, when all formats are wanted."""
+    reasons = {name: backends.get(name).missing() for name in backends.names()} if not asked else {}
+    return tuple(f"not exported for {name}: {reason}" for name, reason in reasons.items() if reason)
 
 
 def export(
