@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from edgeprune.device.ops import Op
 
 # Weights that a process holds on top of its activations: the file's pages and the copy that the runtime packs for its
-# kernels. Between the demo's dense and smallest int8 file, LiteRT's peak grows by 1.9 bytes per byte of file.
+# kernels. The dense and the smallest file of a fit on this machine (its stages `dense` and `floor`) show it.
 WEIGHT_COPIES = 2
 
 

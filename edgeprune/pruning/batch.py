@@ -17,7 +17,7 @@ import torch
 from torch.fx import GraphModule
 from torch.fx.node import Node as FxNode
 
-from edgeprune.graph import Graph
+from edgeprune.graph import Graph, base_name
 from edgeprune.pruning.labels import Labels, label
 
 SAMPLES = 2
@@ -93,7 +93,7 @@ def _shapes(value: Any) -> list[tuple[int, ...]]:
 
 def _freed(module: GraphModule, node: FxNode, multiples: Multiples, count: FxNode) -> bool:
     own = multiples.get(node.name, ())
-    base = str(node.target).split(".")[1].rstrip("_") if isinstance(node.target, torch._ops.OpOverload) else ""
+    base = base_name(str(node.target)) if isinstance(node.target, torch._ops.OpOverload) else ""
     if not any(map(any, own)):
         return True
     if base in _SIZES and isinstance(node.args[_SIZES[base]], list | tuple):

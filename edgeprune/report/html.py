@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from edgeprune.cost import Source
 from edgeprune.documents import FitRecord
 from edgeprune.report import charts, tables
+from edgeprune.report.page import page
 from edgeprune.report.text import (
     UNKNOWN,
     budget_text,
@@ -36,16 +37,8 @@ class Tile:
 
 def render_html(record: FitRecord) -> str:
     """The report as one HTML document."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("edgeprune.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return page(
+        "report.html.j2",
         record=record,
         title=title(record),
         verdict=verdict_line(record),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edgeprune.documents import InspectRecord, LayerRow, SegmentRow
 from edgeprune.report.explain import by_reason
+from edgeprune.report.page import page
 from edgeprune.report.text import UNKNOWN, time_text
 from edgeprune.units import format_size
 
@@ -114,19 +115,8 @@ def picture(record: InspectRecord) -> Picture:
 
 def render_picture(record: InspectRecord) -> str:
     """The inspection as one self-contained HTML document: inline styles and SVG, no scripts, nothing fetched."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("edgeprune.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     frozen = by_reason((entry.name, entry.width, "; ".join(entry.reasons)) for entry in record.frozen)
-    return environment.get_template("groups.html.j2").render(
-        record=record, picture=picture(record), head=head_lines(record), frozen=frozen
-    )
+    return page("groups.html.j2", record=record, picture=picture(record), head=head_lines(record), frozen=frozen)
 
 
 def head_lines(record: InspectRecord) -> tuple[str, str]:
