@@ -156,15 +156,19 @@ def _explicit_scale(node: FxNode) -> None:
 
 
 def _folded_constants(module: GraphModule) -> None:
-    """Replace what depends on neither the input nor a trainable tensor by its value."""
+    """Replace what depends on neither the input nor a trainable tensor by its value.
+
+    But for a buffer that is only rescaled: its value would freeze the precision that the program was captured in.
+    """
     fixed = _fixed_nodes(module)
+    rescaled = _rescaled_buffers(module, fixed)
     values: dict[FxNode, Any] = {}
     made: dict[tuple[FxNode, int], FxNode] = {}
     for node in list(module.graph.nodes):
         if node in fixed:
             values[node] = _evaluated(module, node, values)
             continue
-        for source in [n for n in node.all_input_nodes if n in fixed and n.op != "get_attr"]:
+        for source in [n for n in node.all_input_nodes if n in fixed and n not in rescaled]:
             value = values[source]
             if isinstance(value, torch.Tensor):
                 key = (source, value._version)
@@ -200,6 +204,22 @@ def _fixed_nodes(module: GraphModule) -> set[FxNode]:
                 m for n in loose for m in n.all_input_nodes if m in fixed and m.op != "get_attr" and _aliases(n)
             }
     return fixed
+
+
+def _rescaled_buffers(module: GraphModule, fixed: set[FxNode]) -> set[FxNode]:
+    """Of the fixed nodes the buffers, and what is computed of one floating-point buffer element by element."""
+    rescaled: set[FxNode] = set()
+    for node in module.graph.nodes:
+        if node not in fixed:
+            continue
+        sources = node.all_input_nodes
+        if node.op == "get_attr":
+            rescaled.add(node)
+        elif len(sources) == 1 and sources[0] in rescaled and torch.Tag.pointwise in getattr(node.target, "tags", ()):
+            before, after = sources[0].meta.get("val"), node.meta["val"]
+            if isinstance(before, torch.Tensor) and before.is_floating_point() and before.shape == after.shape:
+                rescaled.add(node)
+    return rescaled
 
 
 def _is_fixed(node: FxNode, fixed: set[FxNode]) -> bool:

@@ -87,3 +87,22 @@ def test_sizes_that_equal_the_number_of_samples_are_no_samples() -> None:
     for count in (1, 3):
         x = torch.randn(count, 4, 6)
         torch.testing.assert_close(program.module(x), model(x))
+
+
+class Standardising(nn.Module):
+    """Input statistics as buffers, of which the forward pass takes the root."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("var", torch.tensor([[0.3], [0.7], [1.1]]).view(3, 1, 1))
+        self.body = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x / (self.var**0.5 + 1e-8))
+
+
+def test_what_is_computed_of_a_buffer_follows_the_precision_of_the_model() -> None:
+    model, x = Standardising().eval(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    captured = trace(model, x.float())
+    want, got = model.double()(x).detach(), captured.module.double()(x).detach()
+    assert float((want - got).abs().max() / want.abs().max()) < 1e-14
