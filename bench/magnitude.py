@@ -24,6 +24,7 @@ def magnitudes(groups: ChannelGroups, weight_at: Callable[[str], torch.Tensor | 
         weight_at: A parameter by its path; None for what is a buffer.
     """
     energies: dict[tuple[str, int], torch.Tensor] = {}
+    squared: dict[str, torch.Tensor] = {}
     scores = {}
     channel = np.full(len(groups.component) + 1, -1)  # per component, its channel in the group at hand
     for group in groups.groups:
@@ -35,9 +36,9 @@ def magnitudes(groups: ChannelGroups, weight_at: Callable[[str], torch.Tensor | 
             if (path, axis) not in energies:
                 weight = weight_at(path)
                 assert weight is not None
-                others = [d for d in range(weight.ndim) if d != axis]
-                norm = torch.linalg.vector_norm(weight.detach(), dim=others) if others else weight.detach().abs()
-                energies[path, axis] = norm.double().square()
+                if path not in squared:
+                    squared[path] = _squared(weight.detach())
+                energies[path, axis] = _energy(weight.detach(), squared[path], axis)
             components = groups.components_at(groups.graph.parameters[path].name, axis)
             assert components is not None
             mine = channel[components]
@@ -49,6 +50,21 @@ def magnitudes(groups: ChannelGroups, weight_at: Callable[[str], torch.Tensor | 
         scores[group.name] = score / max(score.mean(), 1e-30)
         channel[group.channels] = -1
     return scores
+
+
+def _squared(weight: torch.Tensor) -> torch.Tensor:
+    """Squared weights, summed over the kernel: one pass over the memory for both channel axes."""
+    if weight.ndim <= 2:
+        return weight.square()
+    return torch.linalg.vector_norm(weight.flatten(2), dim=2).square()
+
+
+def _energy(weight: torch.Tensor, squared: torch.Tensor, axis: int) -> torch.Tensor:
+    """Squared L2 norm (size of the axis,) of the weights at each position of an axis."""
+    if axis >= squared.ndim:  # a channel axis inside the kernel
+        squared = weight.square()
+    others = [d for d in range(squared.ndim) if d != axis]
+    return (squared.sum(dim=others) if others else squared).double()
 
 
 def smallest_share(groups: ChannelGroups, scores: Mapping[str, Any], share: float, min_keep: float) -> Plan:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import isinf
 
 import torch
+import torch.export._trace  # which torch.export loads at its first use: imports are not timed, the peer's neither
 from torch import nn
 
 from bench.children import Result, described, reporting
@@ -26,8 +27,8 @@ from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.observe import Observed, observe
 from edgeprune.pruning.own_module import prune_module
 from edgeprune.pruning.plan import Plan
-from edgeprune.pruning.surgery import copy_module, prune
-from edgeprune.pruning.trace import Captured, trace
+from edgeprune.pruning.surgery import prune
+from edgeprune.pruning.trace import Captured, copy_module, trace
 
 SHARE, MIN_KEEP = 0.5, 0.1
 FULL, NARROW = 1e-9, 1e-5  # of the largest output: what rounding may do in float64 and where float32 takes part

@@ -13,8 +13,8 @@ from torch.utils import _pytree as pytree
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.masked import masked_outputs
 from edgeprune.pruning.plan import Plan, keeps_all, removable_together
-from edgeprune.pruning.surgery import copy_module, prune
-from edgeprune.pruning.trace import Captured
+from edgeprune.pruning.surgery import prune
+from edgeprune.pruning.trace import Captured, copy_module
 
 TOLERANCE = 1e-5  # of the largest output, in single precision
 _DOUBLE = 1e-9

@@ -19,8 +19,7 @@ from edgeprune.progress import SILENT, Progress
 from edgeprune.pruning.groups import ChannelGroup, ChannelGroups
 from edgeprune.pruning.importance import Scores
 from edgeprune.pruning.plan import best_channels
-from edgeprune.pruning.surgery import copy_module
-from edgeprune.pruning.trace import Captured, CapturedModule, attribute
+from edgeprune.pruning.trace import Captured, CapturedModule, attribute, copy_module
 
 Damage = Callable[[torch.Tensor, torch.Tensor], float]
 Curve = np.ndarray[Any, np.dtype[np.float64]]

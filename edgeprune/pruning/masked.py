@@ -131,9 +131,8 @@ class Masked(Interpreter):
 
     def run_node(self, n: FxNode) -> Any:
         if n.op == "get_attr":
-            node, tensor = self.shrinking.graph.by_name[n.name], super().run_node(n)
-            statistics = node.target.endswith(("running_mean", "running_var"))
-            return self._cleared(node, tensor) if tensor.is_floating_point() and not statistics else tensor
+            tensor = super().run_node(n)
+            return tensor if isinstance(tensor, torch.nn.Parameter) else self._cleared_tensor(n, tensor)
         if n.op != "call_function":
             return super().run_node(n)
         node = self.shrinking.graph.by_name[n.name]
@@ -147,6 +146,20 @@ class Masked(Interpreter):
             return n.target(*self._first_cleared(n, node, args), **kwargs)  # type: ignore[operator]
         value = super().run_node(n)
         return self._cleared(node, value) if op in _SINGULAR and isinstance(value, torch.Tensor) else value
+
+    def map_nodes_to_values(self, args: Any, n: FxNode) -> Any:
+        """What a step reads. Parameters are masked here, not where they are listed: few copies live at a time."""
+
+        def read(source: FxNode) -> Any:
+            value = self.env[source]
+            return self._cleared_tensor(source, value) if isinstance(value, torch.nn.Parameter) else value
+
+        return torch.fx.node.map_arg(args, read)
+
+    def _cleared_tensor(self, n: FxNode, tensor: torch.Tensor) -> torch.Tensor:
+        node = self.shrinking.graph.by_name[n.name]
+        statistics = node.target.endswith(("running_mean", "running_var"))
+        return self._cleared(node, tensor) if tensor.is_floating_point() and not statistics else tensor
 
     def _touched(self, node: Node) -> bool:
         """Whether an axis that the operator reduces over may lose positions."""
@@ -199,8 +212,14 @@ class Masked(Interpreter):
         return (self._cleared(first, args[0]), *args[1:])
 
     def _cleared(self, node: Node, value: torch.Tensor) -> torch.Tensor:
-        for axis in range(value.ndim):
-            mask = self.shrinking.mask(node.name, axis)
-            if mask is not None and not mask.all() and len(mask) == value.shape[axis]:
-                value = value.index_fill(axis, torch.from_numpy((~mask).nonzero()[0]), 0.0)
+        masks = [self.shrinking.mask(node.name, axis) for axis in range(value.ndim)]
+        going = {
+            axis: torch.from_numpy((~mask).nonzero()[0])
+            for axis, mask in enumerate(masks)
+            if mask is not None and not mask.all() and len(mask) == value.shape[axis]
+        }
+        if going:
+            value = value.clone()
+        for axis, positions in going.items():
+            value.index_fill_(axis, positions, 0.0)
         return value

@@ -6,8 +6,6 @@ whole. The argument is never edited.
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +18,7 @@ from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.masked import constant_values, rewritten_args
 from edgeprune.pruning.plan import Plan, planned, shrinking_of
 from edgeprune.pruning.rewrites import Mask
-from edgeprune.pruning.trace import Captured, CapturedModule, attribute
+from edgeprune.pruning.trace import Captured, CapturedModule, attribute, copy_module
 
 
 def prune(captured: Captured, groups: ChannelGroups, plan: Plan) -> Captured:
@@ -72,13 +70,6 @@ def _erase(module: CapturedModule, nodes: list[FxNode]) -> None:
             delattr(module.get_submodule(owner), name)
     if nodes:
         module.delete_all_unused_submodules()
-
-
-def copy_module(module: CapturedModule, replaced: Mapping[int, torch.Tensor] | None = None) -> CapturedModule:
-    """An independent copy; tensors whose id is in `replaced` are taken from there instead of copied."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own pytree deprecation while it copies the calling convention
-        return copy.deepcopy(module, dict(replaced or {}))
 
 
 def _sliced(tensor: torch.Tensor, masks: list[Mask | None], value: tuple[int, ...]) -> torch.Tensor:

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -197,12 +197,33 @@ def editable(module: GraphModule) -> CapturedModule:
 
 def _independent(module: GraphModule) -> CapturedModule:
     normalise(module)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        captured = copy.deepcopy(CapturedModule(module, module.graph))  # parameters of its own
+    captured = copy_module(CapturedModule(module, module.graph))
     for parameter in captured.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return captured.eval()
+
+
+def copy_module(module: CapturedModule, replaced: Mapping[int, torch.Tensor] | None = None) -> CapturedModule:
+    """An independent copy; tensors whose id is in `replaced` are taken from there instead of copied."""
+    memo: dict[int, Any] = dict(replaced or {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own pytree deprecation while it copies the calling convention
+        for owner in reversed(list(module.modules())):
+            if type(owner) is torch.nn.Module:
+                memo[id(owner)] = _copied_owner(owner, memo)
+        copied: CapturedModule = copy.deepcopy(module, memo)
+    return copied
+
+
+def _copied_owner(owner: torch.nn.Module, memo: dict[int, Any]) -> torch.nn.Module:
+    """A module that only holds tensors and others like it; spelled out, because most of a copy's time goes here."""
+    copied = torch.nn.Module()
+    fresh = vars(copied)
+    for name, value in vars(owner).items():
+        if value or name not in fresh:  # all but what every new module has too
+            fresh[name] = copy.deepcopy(value, memo)
+    copied.training = owner.training
+    return copied
 
 
 def graph_of(module: GraphModule) -> Graph:
