@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.device.latency import PROFILE_SCHEMA
+from tools.mcu_recipes import MCU_RECIPES
 from tools.profile_text import document
 from tools.recipes import RECIPES, Fitted
 
+ALL_RECIPES = RECIPES | MCU_RECIPES
 DIGITS = 4  # significant; the solver's last bits differ between machines
 
 
@@ -73,7 +75,7 @@ def write_all(measurements: Path, profiles: Path, page: Path | None) -> list[Pat
     """Fits every recipe and writes its file; returns the files written."""
     profiles.mkdir(parents=True, exist_ok=True)
     written, everything = [], []
-    for (target, runtime), recipe in RECIPES.items():
+    for (target, runtime), recipe in ALL_RECIPES.items():
         models = recipe(measurements)
         everything.append((target, runtime, models))
         path = profiles / f"{target}.{runtime}.json"

@@ -11,7 +11,7 @@ from tools import fit_profiles
 from tools.fitting import BOARD_PRIOR, Row, amounts, fit, left_out, predict
 from tools.networks import build, family
 from tools.profile_text import BEGIN, END, document
-from tools.recipes import RECIPES, band_of, holds
+from tools.recipes import band_of, holds
 
 ROOT = Path(__file__).parents[2]
 MEASUREMENTS = Path(os.environ.get("EDGEPRUNE_SHARED", ROOT.parent / "shared")) / "measurements"
@@ -79,7 +79,7 @@ def test_missing_measurements_are_named(
 
 def test_every_shipped_profile_has_a_recipe_and_states_its_rows() -> None:
     shipped = {path.stem for path in (ROOT / "profiles").glob("*.json")}
-    assert shipped == {f"{target}.{runtime}" for target, runtime in RECIPES}
+    assert shipped == {f"{target}.{runtime}" for target, runtime in fit_profiles.ALL_RECIPES}
     for stem in shipped:
         profile = read_profile(ROOT / "profiles" / f"{stem}.json")
         for model in profile.models:
