@@ -45,9 +45,18 @@ def cited(target: Target, field: str) -> bool:
 
 
 def test_the_promised_targets_are_there() -> None:
-    wanted = {"host", "rpi4", "rpi5", "rpi-zero2w", "nucleo-l4r5zi", "disco-f746ng"}
-    assert wanted <= set(target_names())
+    boards = {"rpi3b-plus", "rpi4", "rpi5", "rpi-zero2w", "odroid-n2plus", "rk3399", "rk3588", "jetson-nano"}
+    phones = {"pixel1", "pixel2", "pixel3", "pixel4", "snapdragon-855", "snapdragon-865", "kirin-970", "kirin-990"}
+    cortex_m = {"nucleo-l4r5zi", "nucleo-h7a3zi", "nucleo-u575zi", "nrf5340dk", "disco-f746ng", "stm32h743"}
+    others = {"host", "celeron-n5105", "stm32h747", "esp32-s3", "ek-ra8d1"}
+    assert boards | phones | cortex_m | others <= set(target_names())
     assert load_target("stm32f746").name == "disco-f746ng"
+    assert load_target("rpi3b+").name == "rpi3b-plus" and load_target("odroid-n2+").name == "odroid-n2plus"
+
+
+def test_names_and_aliases_lead_to_one_target_each() -> None:
+    found = [name for target in map(load_target, target_names()) for name in (target.name, *target.aliases)]
+    assert sorted(found) == sorted(set(found))
 
 
 def test_facts_of_a_device_are_cited(target: Target) -> None:
