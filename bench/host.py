@@ -98,7 +98,7 @@ def _dense(bench: _Bench) -> Result:
     spec = _spec(bench, "dense", 0, {})
     with runs.open_run(spec, "dense", anew=bench.options.fresh) as run:
         job = open_job(run, _workload(bench, spec), bench.progress)
-        found = run.stage("dense", Dense, lambda: stages.dense(job))
+        found = run.stage("dense", Dense, lambda: stages.dense(job, stages.evaluated(job)))
     cost = found.measurement.cost
     assert cost.latency_s is not None and found.measurement.p50_s is not None
     return {

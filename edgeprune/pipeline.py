@@ -17,7 +17,7 @@ from edgeprune.pruning.plan import keeps_all
 from edgeprune.record import Run, create, reopen, write_text
 from edgeprune.report.files import write_reports
 from edgeprune.spec import Spec
-from edgeprune.stages import Dense, Floor, Importance, Planned, Race, Tuned
+from edgeprune.stages import Dense, Evaluated, Floor, Importance, Planned, Race, Tuned
 from edgeprune.summary import Played, infeasible, summarize
 from edgeprune.workload import Workload
 from edgeprune.workload.load import load_workload
@@ -50,16 +50,37 @@ def resume(path: Path, progress: Progress = SILENT, workload: Workload | None = 
         return _run(run, workload or load_workload(run.spec), progress)
 
 
+def prepare(run: Run, progress: Progress = SILENT) -> None:
+    """Finish the stages of an open run that do not depend on its limits, for other runs to adopt.
+
+    Raises:
+        EdgepruneError: As of `fit`.
+    """
+    torch.manual_seed(run.spec.fit.seed)
+    job = open_job(run, load_workload(run.spec), progress)
+    _dense(job)
+    _importance(job)
+
+
+def fit_in(run: Run, progress: Progress = SILENT) -> FitRecord:
+    """Fit in an open run folder; what it holds or has adopted is not computed again.
+
+    Raises:
+        EdgepruneError: As of `fit`.
+    """
+    return _run(run, load_workload(run.spec), progress)
+
+
 def _run(run: Run, workload: Workload, progress: Progress) -> FitRecord:
     """The whole flow. Every `run.stage` is loaded when it is there already, so this function is also the resume."""
     torch.manual_seed(run.spec.fit.seed)
     job = open_job(run, workload, progress)
     rounds = run.spec.fit.rounds
-    dense = run.stage("dense", Dense, lambda: stages.dense(job))
+    dense = _dense(job)
     floor = run.stage("floor", Floor, lambda: stages.floor(job, dense))
     if not floor.feasible:
         return _finished(run, infeasible(job, dense, floor))
-    found = run.stage("importance", Importance, lambda: stages.importance_and_curves(job))
+    found = _importance(job)
     race = run.stage("race", Race, lambda: stages.race(job, found, floor.correction))
     winner = race.plans[0]
     anchors = [dense.anchor, *([floor.anchor] if floor.anchor else [])]
@@ -85,6 +106,15 @@ def _run(run: Run, workload: Workload, progress: Progress) -> FitRecord:
     write_text(run.path / "plan.json", played.planned.plan.model_dump_json(by_alias=True, indent=1) + "\n")
     record = summarize(job, dense, found, race, history, decision.round, met=met, reason=decision.reason)
     return _finished(run, record)
+
+
+def _dense(job: Job) -> Dense:
+    evaluated = job.run.stage("evaluated", Evaluated, lambda: stages.evaluated(job))
+    return job.run.stage("dense", Dense, lambda: stages.dense(job, evaluated))
+
+
+def _importance(job: Job) -> Importance:
+    return job.run.stage("importance", Importance, lambda: stages.importance_and_curves(job))
 
 
 def _replanned(job: Job, number: int, found: Importance, correction: Correction, name: str) -> Planned | None:

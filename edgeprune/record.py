@@ -27,7 +27,7 @@ import shutil
 import socket
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -40,7 +40,17 @@ from edgeprune.errors import NoRoomError, UsageError
 from edgeprune.spec import Spec, resolved_toml
 from edgeprune.values import Value
 
-__all__ = ["FitRecord", "Run", "create", "read_record", "reopen", "write_text", "written_by"]
+__all__ = [
+    "FitRecord",
+    "Run",
+    "create",
+    "create_or_reopen",
+    "lock_folder",
+    "read_record",
+    "reopen",
+    "write_text",
+    "written_by",
+]
 
 V = TypeVar("V", bound=Value)
 
@@ -154,6 +164,32 @@ class Run:
         with _room(file):
             _write(file, (json.dumps(line, ensure_ascii=False) + "\n").encode(), os.O_APPEND, sync=False)
 
+    def adopt(self, source: Path, keys: Iterable[str], apart: Collection[str]) -> None:
+        """Take over what another run has finished under these keys, stages and folders, unless it is here already.
+
+        Args:
+            apart: Dotted keys of the job that the two runs may differ in: what was computed does not depend on them.
+
+        Raises:
+            UsageError: Not a run folder, or one of another job.
+            NoRoomError: The disk is full.
+        """
+        differing = [key for key in _differing(self.spec, _header(source).spec) if not _below(key, apart)]
+        if differing:
+            raise UsageError(
+                f"its results are not those of this job: {', '.join(differing)} differ",
+                where=str(source),
+                hint="start again in a new folder",
+            )
+        for key in keys:
+            stage, folder = source / "stages" / f"{_checked(key)}.json", source / key
+            if stage.is_file() and not self._stage_file(key).exists():
+                write_text(self._stage_file(key), stage.read_text(encoding="utf-8"))
+                self.event(key, adopted=str(source))
+            if folder.is_dir() and self.folder(key) is None:
+                with self.write_folder(key) as work:
+                    shutil.copytree(folder, work, dirs_exist_ok=True)
+
     def finish(self, record: FitRecord) -> None:
         """Store the whole run's record."""
         write_text(self.path / "record.json", record.to_json())
@@ -169,21 +205,34 @@ def create(spec: Spec, name: str) -> Run:
         UsageError: The folder cannot be made.
         NoRoomError: The disk is full.
     """
-    header = _Header(
-        edgeprune=edgeprune.__version__,
-        created=_now().isoformat(timespec="seconds"),
-        name=name,
-        spec=spec,
-    )
     stem = f"{_now():%Y%m%dT%H%M%SZ}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-.') or 'run'}"
     with _room(spec.out):
         spec.out.mkdir(parents=True, exist_ok=True)
         path = _fresh_folder(spec.out, stem)
-        (path / "stages").mkdir()
-    run = Run(path, header, _lock(path))
-    write_text(path / "spec.toml", resolved_toml(spec))
-    write_text(path / "spec.json", header.model_dump_json(by_alias=True, indent=2) + "\n")
-    return run
+    return _begun(path, spec, name, lock_folder(path))
+
+
+def create_or_reopen(path: Path, spec: Spec, name: str) -> Run:
+    """The run at exactly this path, new or continued; waits while another process writes it.
+
+    Raises:
+        UsageError: Another job's run lies there, or the folder cannot be made.
+        NoRoomError: The disk is full.
+    """
+    with _room(path):
+        path.mkdir(parents=True, exist_ok=True)
+    lock = lock_folder(path, wait=True)
+    if not (path / "spec.json").is_file():
+        return _begun(path, spec, name, lock)
+    try:
+        header = _header(path)
+        if differing := _differing(header.spec, spec):
+            raise UsageError(f"another job's run lies here: {', '.join(differing)} differ", where=str(path))
+        _tidy(path)
+    except BaseException:
+        os.close(lock)
+        raise
+    return Run(path, header, lock)
 
 
 def reopen(path: Path) -> Run:
@@ -193,14 +242,52 @@ def reopen(path: Path) -> Run:
         UsageError: Not a run folder, one of another schema, or one that another process is writing.
     """
     header = _header(path)
-    lock = _lock(path)
+    lock = lock_folder(path)
+    _tidy(path)
+    return Run(path, header, lock)
+
+
+def _begun(path: Path, spec: Spec, name: str, lock: int) -> Run:
+    """The header is written last: a folder without it was never begun."""
+    header = _Header(
+        edgeprune=edgeprune.__version__,
+        created=_now().isoformat(timespec="seconds"),
+        name=name,
+        spec=spec,
+    )
+    run = Run(path, header, lock)
+    with _room(path):
+        (path / "stages").mkdir(exist_ok=True)
+    write_text(path / "spec.toml", resolved_toml(spec))
+    write_text(path / "spec.json", header.model_dump_json(by_alias=True, indent=2) + "\n")
+    return run
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a kill left half written."""
     for leftover in (*path.glob(f"{_TEMPORARY}*"), *path.glob(f"stages/{_TEMPORARY}*")):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
     _cut_torn_line(path / "events.jsonl")
-    return Run(path, header, lock)
+
+
+def _differing(one: Spec, other: Spec) -> list[str]:
+    """The dotted keys in which two jobs differ."""
+    left, right = one.model_dump(mode="json"), other.model_dump(mode="json")
+    found = []
+    for section, value in left.items():
+        if isinstance(value, dict):
+            found += [f"{section}.{key}" for key in value if value[key] != right[section][key]]
+        elif value != right[section]:
+            found.append(section)
+    return found
+
+
+def _below(key: str, apart: Collection[str]) -> bool:
+    """Whether the key or its section is among them."""
+    return key in apart or key.partition(".")[0] in apart
 
 
 def read_record(path: Path) -> FitRecord:
@@ -299,13 +386,20 @@ def _fresh_folder(parent: Path, stem: str) -> Path:
         return path
 
 
-def _lock(path: Path) -> int:
-    """Take the folder's lock. The system drops it when its process ends, so a stale file cannot block."""
+def lock_folder(path: Path, *, wait: bool = False) -> int:
+    """Take a folder's lock until the returned handle is closed, or its process ends: a stale file cannot block.
+
+    Args:
+        wait: Wait for another process that holds it.
+
+    Raises:
+        UsageError: Another process holds it.
+    """
     file = path / "lock"
     with _room(file):
         handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             holder = file.read_text(encoding="utf-8").strip() or "another process"
             os.close(handle)

@@ -53,6 +53,13 @@ _ESTIMATED_GUARD = 0.005  # what the exporter may do to a plan's estimate
 _BINDING = 5  # layers named when a budget is out of reach
 
 
+class Evaluated(Value):
+    """How good the dense model is, whatever it runs on."""
+
+    validation: dict[str, float]
+    test: dict[str, float]
+
+
 class Dense(Value):
     """The dense model: how good it is and what its int8 file costs."""
 
@@ -125,8 +132,12 @@ class Tuned(Value):
     exported: dict[str, Exported]  # by backend
 
 
-def dense(job: Job) -> Dense:
-    """Evaluate, export and profile the dense model; its profile gives the device model's first correction."""
+def evaluated(job: Job) -> Evaluated:
+    """Evaluate the dense model.
+
+    Raises:
+        QualityError: Its metric is not finite.
+    """
     data, task = job.workload.data, job.workload.task
     job.progress.note("evaluating the dense model")
     validation = evaluate(job.captured.module, data.validation, task, device=job.device)
@@ -134,14 +145,19 @@ def dense(job: Job) -> Dense:
     primary = validation[task.primary]
     if not np.isfinite(primary):
         raise QualityError(f"the dense model's {task.primary} is {primary}", hint="check weights and data")
+    return Evaluated(validation=validation, test=test)
+
+
+def dense(job: Job, evaluated: Evaluated) -> Dense:
+    """Export and profile the dense model; its profile gives the device model's first correction."""
     artifact = export(job, job.captured, "dense", job.deployed, "int8")
     measurement = profiled(job, artifact)
     predicted = job.costing.of_ops(job.costing.ops)
     seen = Round(correction=Correction(), predicted=predicted.cost, profiled=measurement.cost)
     fp32 = fp32_cost(job, job.captured, "dense-fp32")
     return Dense(
-        validation=validation,
-        test=test,
+        validation=evaluated.validation,
+        test=evaluated.test,
         artifact=artifact,
         measurement=measurement,
         fp32=fp32,

@@ -17,7 +17,7 @@ from edgeprune.device.estimate import estimate
 from edgeprune.documents import FitRecord
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.trace import Captured
-from edgeprune.record import Run, create, read_record
+from edgeprune.record import Run, create, create_or_reopen, read_record
 from edgeprune.spec import Spec
 from edgeprune.stages import Importance, Race
 from edgeprune.target import load_target
@@ -173,6 +173,19 @@ def test_a_fit_killed_after_any_stage_resumes_to_the_same_result(
             continue
     assert deaths >= 6
     assert same_result(record, finished)
+
+
+def test_a_fit_that_adopts_what_was_prepared_for_another_budget_is_that_of_a_plain_fit(
+    finished: FitRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = spec(tmp_path / "shared", budget__latency="400us")
+    with create_or_reopen(tmp_path / "shared" / "board", other, "shared") as shared:
+        pipeline.prepare(shared)
+    for name in ("evaluated", "dense", "importance_and_curves"):
+        monkeypatch.setattr(stages, name, lambda *_: pytest.fail("was computed again"))
+    with create_or_reopen(tmp_path / "points" / "a", spec(tmp_path / "points"), "a") as run:
+        run.adopt(shared.path, ("evaluated", "dense", "importance"), ("out", "budget.latency"))
+        assert same_result(pipeline.fit_in(run), finished)
 
 
 def test_a_run_of_live_objects_is_resumed_with_them(finished: FitRecord, monkeypatch: pytest.MonkeyPatch) -> None:

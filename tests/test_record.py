@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from edgeprune.errors import NoRoomError, UsageError
-from edgeprune.record import Run, create, read_record, reopen, write_text
-from edgeprune.spec import FitSpec, ModelSpec, Spec, load_spec
+from edgeprune.record import Run, create, create_or_reopen, lock_folder, read_record, reopen, write_text
+from edgeprune.spec import BudgetSpec, FitSpec, ModelSpec, Spec, TargetSpec, load_spec
 from edgeprune.values import Value
 from tests.report.made_up import made_up_record
 
@@ -308,3 +308,68 @@ def test_a_kill_at_any_call_leaves_each_value_whole_or_absent_and_the_run_goes_o
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 40
+
+
+def test_a_run_at_a_path_is_begun_once_and_then_continued(tmp_path: Path) -> None:
+    path, spec = tmp_path / "points" / "a", Spec(out=tmp_path / "points", fit=FitSpec(epochs=2))
+    path.mkdir(parents=True)
+    (path / "lock").touch()  # killed before the header was written
+    with create_or_reopen(path, spec, "a") as run:
+        run.save("one", Result(number=1.0))
+    with create_or_reopen(path, spec, "a") as again:
+        assert again.path == path and again.load("one", Result) == Result(number=1.0)
+        assert again.created == run.created
+    with pytest.raises(UsageError, match="another job's run lies here: fit.seed differ"):
+        create_or_reopen(path, spec.model_copy(update={"fit": FitSpec(epochs=2, seed=1)}), "a")
+    os.close(lock_folder(path))  # the refusal did not keep the lock
+
+
+def test_a_run_at_a_path_waits_for_the_process_that_writes_it(tmp_path: Path) -> None:
+    """Each process counts up in the folder that it holds; none of the steps is lost."""
+    script = """
+        import sys
+        from pathlib import Path
+        from edgeprune.record import create_or_reopen
+        from edgeprune.spec import Spec
+        path = Path(sys.argv[1])
+        for _ in range(40):
+            with create_or_reopen(path, Spec(out=path.parent), "a"):
+                count = path / "count"
+                count.write_text(str(int(count.read_text() if count.exists() else 0) + 1))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "a")]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert (tmp_path / "a" / "count").read_text() == "80"
+
+
+def test_what_another_run_finished_is_adopted_once(tmp_path: Path) -> None:
+    limits = [BudgetSpec(latency=latency) for latency in ("5ms", "9ms")]
+    one, two = (Spec(out=tmp_path / str(i), budget=budget) for i, budget in enumerate(limits))
+    with create(one, "x") as source:
+        source.save("dense", Result(number=7.0))
+        with source.write_folder("dense") as work:
+            (work / "deep").mkdir()
+            (work / "deep" / "model.onnx").write_text("whole")
+    with create(two, "x") as run:
+        for _ in range(2):
+            run.adopt(source.path, ("dense", "importance"), ("out", "budget.latency"))
+        assert run.load("dense", Result) == Result(number=7.0) and run.load("importance", Result) is None
+        assert (run.path / "dense/deep/model.onnx").read_text() == "whole"
+        assert [json.loads(line)["adopted"] for line in lines(run)] == [str(source.path)]
+
+
+@pytest.mark.parametrize(
+    ("change", "apart", "named"),
+    [
+        ({"fit": FitSpec(seed=1)}, ("out", "budget"), "fit.seed"),
+        ({"target": TargetSpec(name="rpi4"), "task": "multilabel"}, ("target",), "task"),
+        ({"budget": BudgetSpec(at="p50", latency="1ms")}, ("budget.latency",), "budget.at"),
+    ],
+)
+def test_results_of_another_job_are_not_adopted(
+    tmp_path: Path, change: dict[str, Any], apart: tuple[str, ...], named: str
+) -> None:
+    with create(Spec(out=tmp_path), "x") as source, create(Spec(out=tmp_path, **change), "x") as run:
+        with pytest.raises(UsageError, match=f"not those of this job: {named} differ"):
+            run.adopt(source.path, ("dense",), apart)
