@@ -34,7 +34,7 @@ from edgeprune.pruning.curves import kl_divergence, measured_curves, relative_er
 from edgeprune.pruning.dead import dead_channels, dead_last
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.plan import Plan, keeps_all
-from edgeprune.pruning.solver import Vector
+from edgeprune.pruning.problem import Vector
 from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured
 from edgeprune.quantization.gates import GateReport, check

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from edgeprune.cost import Cost, Measurement, OpCost, Source
 from edgeprune.device.fusion import absorb_padding
 from edgeprune.device.latency import LatencyModel, load_latency_model
-from edgeprune.device.memory import WEIGHT_COPIES, peak_activation_bytes
+from edgeprune.device.memory import WEIGHT_COPIES, memory_plan, overwrites
 from edgeprune.device.ops import Op
 from edgeprune.target import Target
 
@@ -61,7 +61,8 @@ def estimate(
     if model is None:
         missing = f"no latency model for {target.name}, {runtime}, {precision}, {threads} thread(s)"
         notes = (f"{missing}: memory and size only",)
-    size, ram = size_bytes(sequence, precision), peak_activation_bytes(sequence, ELEMENT_BYTES[precision])
+    size = size_bytes(sequence, precision)
+    ram = memory_plan(sequence, ELEMENT_BYTES[precision], overwrites(runtime)).total_bytes
     counted = counts_process(target)
     cost = Cost(
         source=Source.ESTIMATED,

@@ -16,12 +16,13 @@ from edgeprune.cost import Correction, Measurement
 from edgeprune.device.estimate import ELEMENT_BYTES, counts_process, estimate, size_bytes
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import LatencyModel
-from edgeprune.device.memory import WEIGHT_COPIES
+from edgeprune.device.memory import WEIGHT_COPIES, overwrites
 from edgeprune.device.ops import Op
 from edgeprune.pruning.groups import ChannelGroups
-from edgeprune.pruning.limits import Levels, latency_limit, ram_limits, tabulate
+from edgeprune.pruning.limits import Levels, Merges, ram_limits, tabulate
 from edgeprune.pruning.plan import Plan, apply, best_channels, uniform
-from edgeprune.pruning.solver import NOTHING, Limit, Problem, Vector, solve
+from edgeprune.pruning.problem import NOTHING, Limit, Problem, Vector
+from edgeprune.pruning.solver import solve
 from edgeprune.target import Target
 
 _TIGHTENINGS = 5
@@ -185,12 +186,12 @@ def _plan(groups: ChannelGroups, levels: Levels, choice: Sequence[int], scores: 
 
 
 def _problem(costing: Costing, bounds: Bounds, levels: Levels, values: Mapping[str, Vector]) -> Problem:
-    groups, ops = costing.groups, costing.ops
+    groups, ops, merges = costing.groups, costing.ops, Merges(levels)
     limits: list[Limit] = []
     if bounds.latency_s is not None and costing.model is not None:
         room_s = bounds.latency_s - costing.correction.latency_offset_s
-        limits.append(latency_limit(ops, groups, levels, costing.model.op_s, room_s))
-    size = tabulate(ops, groups, levels, partial(_op_bytes, costing.precision))
+        limits.append(Limit("latency", tabulate(ops, groups, levels, costing.model.op_s, merges), room_s))
+    size = tabulate(ops, groups, levels, partial(_op_bytes, costing.precision), merges)
     file_bytes = size_bytes((), costing.precision)
     if bounds.size_bytes is not None:
         limits.append(Limit("size", size, bounds.size_bytes - costing.correction.size_bytes - file_bytes))
@@ -199,7 +200,8 @@ def _problem(costing: Costing, bounds: Bounds, levels: Levels, values: Mapping[s
         if counts_process(costing.target):
             held = NOTHING.plus(size, WEIGHT_COPIES)
             room -= WEIGHT_COPIES * file_bytes
-        limits.extend(ram_limits(ops, groups, levels, ELEMENT_BYTES[costing.precision], room, held))
+        element, in_place = ELEMENT_BYTES[costing.precision], overwrites(costing.runtime)
+        limits.extend(ram_limits(ops, groups, levels, element, room, held, in_place))
     return Problem(levels, tuple(values[group.name] for group in groups.groups), tuple(limits))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,9 +12,8 @@ from edgeprune.device.ops import Op
 from edgeprune.graph import Graph
 from edgeprune.pruning.groups import ChannelGroups, Width
 from edgeprune.pruning.plan import aligned, nodes_without, own_step, removable_together
-from edgeprune.pruning.solver import NOTHING, Expression, Limit, Vector
+from edgeprune.pruning.problem import NOTHING, Expression, Limit, Merge, Table, Vector
 
-Table = np.ndarray[Any, Any]
 Levels = tuple[tuple[int, ...], ...]
 
 _MOST_LEVELS = 16
@@ -41,43 +39,108 @@ def width_levels(groups: ChannelGroups, step: int, min_keep: float, blocks: bool
     return tuple(levels)
 
 
-def tabulate(ops: Sequence[Op], groups: ChannelGroups, levels: Levels, cost: Callable[[Op], float]) -> Expression:
-    """The summed cost of all ops as an `Expression`.
+class Merges:
+    """The variables of a program: the groups' levels, and what is merged of them while costs are tabulated.
 
-    Exact for ops that depend on one or two groups. An op that reads more (after a concatenation or on a residual
-    stream made of several groups) is taken as bilinear in its input and output width, fitted at its extreme widths.
-    An op that reads or gives no channel costs nothing, nor does one that goes with a block; where that depends on more
-    than two groups it is left out, which errs on the dear side.
+    One list serves all costs of a program, so that they share variables.
     """
-    table = _Table(groups, levels)
+
+    def __init__(self, levels: Levels) -> None:
+        self.levels = levels
+        self.found: list[Merge] = []
+        self._known: dict[tuple[object, ...], _Variable] = {}
+
+    def summed(self, width: Width) -> _Variable | None:
+        """The variable that says how wide an axis is; None where that is fixed."""
+        variable: _Variable | None = None
+        for g, rate in sorted(width.per_channel.items()):
+            own = _Variable(g, tuple(rate * k for k in self.levels[g]))
+            variable = own if variable is None else self._merged(("sum", variable, own), variable, own, _added)
+        if variable is None:
+            return None
+        return _Variable(variable.index, tuple(round(width.constant + (x or 0.0)) for x in variable.values))
+
+    def unless_gone(self, variable: _Variable | None, g: int) -> _Variable:
+        """The variable with one more level, None, for where group g keeps no channel."""
+        own = _Variable(g, tuple(None if k == 0 else 0 for k in self.levels[g]))
+        if variable is None or variable.index == g:
+            values = (0,) * len(own.values) if variable is None else variable.values
+            return _Variable(g, tuple(None if gone is None else x for x, gone in zip(values, own.values, strict=True)))
+        return self._merged(("gone", variable, g), variable, own, _left)
+
+    def _merged(self, key: tuple[object, ...], first: _Variable, second: _Variable, join: _Join) -> _Variable:
+        if key not in self._known:
+            joined = [[join(a, b) for b in second.values] for a in first.values]
+            values = sorted({x for row in joined for x in row}, key=lambda x: (x is None, x))
+            place = {x: i for i, x in enumerate(values)}
+            states = np.array([[place[x] for x in row] for row in joined])
+            self._known[key] = _Variable(len(self.levels) + len(self.found), tuple(values))
+            self.found.append(Merge(first.index, second.index, states))
+        return self._known[key]
+
+
+_Join = Callable[[float | None, float | None], float | None]
+
+
+@dataclass(frozen=True)
+class _Variable:
+    """A variable's index, and per level the width that it stands for; None where what it describes is gone."""
+
+    index: int
+    values: tuple[float | None, ...]
+
+
+def _added(a: float | None, b: float | None) -> float | None:
+    return round((a or 0.0) + (b or 0.0), 9)
+
+
+def _left(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a
+
+
+def tabulate(
+    ops: Sequence[Op],
+    groups: ChannelGroups,
+    levels: Levels,
+    cost: Callable[[Op], float],
+    merges: Merges | None = None,
+) -> Expression:
+    """The summed cost of all ops as an `Expression`: exact, whatever the shape of the cost of an op is.
+
+    An op that reads more than one group, after a concatenation or on a residual stream made of several, sees their
+    summed width. An op that reads or gives no channel costs nothing, nor does one that goes with a block.
+
+    Args:
+        merges: Those of the program's other costs.
+    """
+    merges = merges or Merges(levels)
+    table = _Table()
     without = {g: nodes_without(groups, groups.groups[g].name) for g, widths in enumerate(levels) if widths[0] == 0}
     for op in ops:
         win = _width(groups, op.in_axis, op.in_channels)
         wout = _width(groups, op.out_axis, op.out_channels)
-        involved = sorted({*win.per_channel, *wout.per_channel})
-        goes_with = frozenset(g for g, left in without.items() if left.isdisjoint(op.nodes))
-        if len(goes_with.union(involved)) <= 2:
-            involved = sorted(goes_with.union(involved))
-
-        at = partial(_cost_at, op, win, wout, goes_with, cost)
-        if not involved:
-            table.constant += cost(op)
-        elif len(involved) == 1:
-            (g,) = involved
-            table.add_unary(g, [at({g: k}) for k in levels[g]])
-        elif len(involved) == 2:
-            g, h = involved
-            table.add_pair(g, h, [[at({g: a, h: b}) for b in levels[h]] for a in levels[g]])
+        reads = merges.summed(win)
+        gives = merges.summed(wout)
+        for g in (g for g, left in without.items() if left.isdisjoint(op.nodes)):
+            if gives is not None and gives.index == g:
+                gives = merges.unless_gone(gives, g)
+            else:
+                reads = merges.unless_gone(reads, g)
+        rows = reads.values if reads else (win.constant,)
+        columns = gives.values if gives else (wout.constant,)
+        if reads is not None and gives is not None and reads.index == gives.index:
+            table.add_unary(reads.index, [_cost_at(op, a, b, cost) for a, b in zip(rows, columns, strict=True)])
+            continue
+        costs = [[_cost_at(op, a, b, cost) for b in columns] for a in rows]
+        if reads is not None and gives is not None:
+            table.add_pair(reads.index, gives.index, np.array(costs))
+        elif reads is not None:
+            table.add_unary(reads.index, [row[0] for row in costs])
+        elif gives is not None:
+            table.add_unary(gives.index, costs[0])
         else:
-            _add_bilinear(table, op, win, wout, cost)
-    return table.expression()
-
-
-def latency_limit(
-    ops: Sequence[Op], groups: ChannelGroups, levels: Levels, op_s: Callable[[Op], float], bound_s: float
-) -> Limit:
-    """Summed latency of all ops, seconds."""
-    return Limit("latency", tabulate(ops, groups, levels, op_s), bound_s)
+            table.constant += costs[0][0]
+    return table.expression(tuple(merges.found))
 
 
 def ram_limits(
@@ -87,16 +150,21 @@ def ram_limits(
     bytes_per_element: int,
     bound_bytes: float,
     held: Expression = NOTHING,
+    in_place: bool = False,
 ) -> tuple[Limit, ...]:
     """One limit per step of execution: the activations alive there, and what is `held` all the time.
 
-    Steps that the dense model holds are left out.
+    That is what an arena needs at least, and nearly always what it needs. Steps that the dense model holds are left
+    out.
+
+    Args:
+        in_place: Element-wise operators write over inputs that are not read again.
     """
     widths = {op.output: (_width(groups, op.out_axis, op.out_channels), op.out_positions) for op in ops}
     inputs = _input_elements(groups.graph)
     limits: dict[tuple[str, ...], Limit] = {}
-    for op, alive in zip(ops, live_sets(ops), strict=True):
-        table = _Table(groups, levels)
+    for op, alive in zip(ops, live_sets(ops, in_place), strict=True):
+        table = _Table()
         for tensor in alive:
             if tensor not in widths:
                 table.constant += inputs.get(tensor, 0) * bytes_per_element
@@ -133,67 +201,26 @@ def _width(groups: ChannelGroups, axis: tuple[str, int] | None, size: int) -> Wi
     return Width(size, {}) if axis is None else groups.width_at(axis[0], axis[1], size)
 
 
-def _cost_at(
-    op: Op, win: Width, wout: Width, goes_with: frozenset[int], cost: Callable[[Op], float], widths: dict[int, int]
-) -> float:
-    sized = _at(op, win, wout, widths)
-    gone = any(width == 0 and g in goes_with for g, width in widths.items())
-    return 0.0 if gone or sized.in_channels == 0 or sized.out_channels == 0 else cost(sized)
-
-
-def _at(op: Op, win: Width, wout: Width, widths: dict[int, int]) -> Op:
-    return op.resized(win.at(widths), wout.at(widths))
+def _cost_at(op: Op, reads: float | None, gives: float | None, cost: Callable[[Op], float]) -> float:
+    if not reads or not gives:
+        return 0.0
+    return cost(op.resized(int(reads), int(gives)))
 
 
 class _Table:
     """An expression under construction."""
 
-    def __init__(self, groups: ChannelGroups, levels: Levels) -> None:
-        self.levels = levels
-        self.full = tuple(group.width for group in groups.groups)
+    def __init__(self) -> None:
         self.constant = 0.0
         self.unary: dict[int, Vector] = {}
-        self.pairs: dict[tuple[int, int], Vector] = {}
+        self.pairs: dict[tuple[int, int], Table] = {}
 
-    def add_unary(self, g: int, values: Sequence[float] | Vector) -> None:
-        self.unary[g] = self.unary.get(g, np.zeros(len(self.levels[g]))) + np.asarray(values, np.float64)
+    def add_unary(self, v: int, values: Sequence[float]) -> None:
+        self.unary[v] = self.unary.get(v, 0.0) + np.asarray(values, np.float64)
 
-    def add_pair(self, g: int, h: int, values: Sequence[Sequence[float]] | Table) -> None:
-        before = self.pairs.get((g, h), np.zeros((len(self.levels[g]), len(self.levels[h]))))
-        self.pairs[g, h] = before + np.asarray(values, np.float64)
+    def add_pair(self, v: int, w: int, values: Table) -> None:
+        v, w, values = (v, w, values) if v < w else (w, v, values.T)
+        self.pairs[v, w] = self.pairs.get((v, w), 0.0) + values
 
-    def expression(self) -> Expression:
-        return Expression(self.constant, self.unary, self.pairs)
-
-
-def _add_bilinear(table: _Table, op: Op, win: Width, wout: Width, cost: Callable[[Op], float]) -> None:
-    full = dict(enumerate(table.full))
-    least = {g: next(k for k in table.levels[g] if k > 0) for g in full}
-    a1, b1, a0, b0 = win.at(full), wout.at(full), win.at(least), wout.at(least)
-    if win == wout:  # element-wise and depthwise: one width, taken as linear in it
-        slope = (cost(op.resized(a1, b1)) - cost(op.resized(a0, b0))) / max(a1 - a0, 1)
-        table.constant += cost(op.resized(a1, b1)) - slope * (a1 - win.constant)
-        for g, rate in win.per_channel.items():
-            table.add_unary(g, [slope * rate * k for k in table.levels[g]])
-        return
-    corner = {(a, b): cost(op.resized(a, b)) for a in (a0, a1) for b in (b0, b1)}
-    product = (corner[a1, b1] - corner[a1, b0] - corner[a0, b1] + corner[a0, b0]) / max((a1 - a0) * (b1 - b0), 1)
-    by_in = (corner[a1, b0] - corner[a0, b0]) / max(a1 - a0, 1) - product * b0
-    by_out = (corner[a0, b1] - corner[a0, b0]) / max(b1 - b0, 1) - product * a0
-    base = corner[a0, b0] - by_in * a0 - by_out * b0 - product * a0 * b0
-    # cost(a, b) = base + by_in * a + by_out * b + product * a * b with a and b sums over groups
-    table.constant += base + by_in * win.constant + by_out * wout.constant + product * win.constant * wout.constant
-    for g in {*win.per_channel, *wout.per_channel}:
-        r, s = win.per_channel.get(g, 0.0), wout.per_channel.get(g, 0.0)
-        k = np.array(table.levels[g], np.float64)
-        linear = (by_in + product * wout.constant) * r + (by_out + product * win.constant) * s
-        table.add_unary(g, linear * k + product * r * s * k * k)
-    for g in sorted({*win.per_channel, *wout.per_channel}):
-        for h in sorted({*win.per_channel, *wout.per_channel}):
-            rate = win.per_channel.get(g, 0.0) * wout.per_channel.get(h, 0.0)
-            if g != h and rate:
-                outer: Table = product * rate * np.outer(table.levels[g], table.levels[h])
-                if g < h:
-                    table.add_pair(g, h, outer)
-                else:
-                    table.add_pair(h, g, outer.T)
+    def expression(self, merges: tuple[Merge, ...] = ()) -> Expression:
+        return Expression(self.constant, self.unary, self.pairs, merges)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.device.memory import peak_activation_bytes
+from edgeprune.device.memory import memory_plan
 from tools.detectors import yolox
 from tools.networks import build, divisible, family
 
@@ -76,7 +76,7 @@ def test_tables_are_programs(model_id: str) -> None:
     for op in ops:
         assert set(op.inputs) <= known, op
         known.add(op.output)
-    assert peak_activation_bytes(ops) > 0
+    assert memory_plan(ops).total_bytes > 0
 
 
 def test_widths_follow_the_published_rounding() -> None:
