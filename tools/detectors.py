@@ -5,18 +5,9 @@ Structure after the YOLOX definition: focus stem, CSPDarknet, PAFPN, decoupled h
 
 from __future__ import annotations
 
-from tools.networks import Net, Ops
+from tools.networks import Net, Ops, Tensor
 
 _SIZES = {"s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.0, 1.0)}
-_Tensor = tuple[str, int, int, int]
-
-
-def _at(net: Net) -> _Tensor:
-    return net.name, net.height, net.width, net.channels
-
-
-def _go(net: Net, tensor: _Tensor) -> None:
-    net.name, net.height, net.width, net.channels = tensor
 
 
 def _conv(net: Net, out: int, kernel: int = 1, stride: int = 1) -> None:
@@ -24,10 +15,10 @@ def _conv(net: Net, out: int, kernel: int = 1, stride: int = 1) -> None:
 
 
 def _csp(net: Net, out: int, depth: int, shortcut: bool = True) -> None:
-    source, hidden = _at(net), out // 2
+    source, hidden = net.here(), out // 2
     _conv(net, hidden)
-    side = _at(net)
-    _go(net, source)
+    side = net.here()
+    net.back(source)
     _conv(net, hidden)
     for _ in range(depth):
         before = net.name
@@ -49,16 +40,16 @@ def yolox(letter: str, size: int = 640, classes: int = 80) -> Ops:
     for stage, blocks in enumerate((deep, 3 * deep, 3 * deep)):
         _conv(net, base << (stage + 1), 3, 2)
         _csp(net, base << (stage + 1), blocks)
-        levels.append(_at(net))
+        levels.append(net.here())
     _conv(net, base * 16, 3, 2)
     _conv(net, base * 8)
-    half = _at(net)
+    half = net.here()
     pools = []
     for kernel in (5, 9, 13):
-        _go(net, half)
+        net.back(half)
         net.pool(kernel, 1)
         pools.append((net.name, net.channels))
-    _go(net, half)
+    net.back(half)
     net.concat(*pools)
     _conv(net, base * 16)
     _csp(net, base * 16, deep, shortcut=False)
@@ -66,30 +57,30 @@ def yolox(letter: str, size: int = 640, classes: int = 80) -> Ops:
     return tuple(net.ops)
 
 
-def _neck_and_head(net: Net, levels: list[_Tensor], base: int, deep: int, classes: int, width: int) -> None:
+def _neck_and_head(net: Net, levels: list[Tensor], base: int, deep: int, classes: int, width: int) -> None:
     _conv(net, base * 8)
-    lateral = _at(net)
+    lateral = net.here()
     net.resize(2).concat((levels[2][0], levels[2][3]))
     _csp(net, base * 8, deep, shortcut=False)
     _conv(net, base * 4)
-    reduced = _at(net)
+    reduced = net.here()
     net.resize(2).concat((levels[1][0], levels[1][3]))
     _csp(net, base * 4, deep, shortcut=False)
-    outputs = [_at(net)]
+    outputs = [net.here()]
     for below, channels in ((reduced, base * 8), (lateral, base * 16)):
         _conv(net, below[3], 3, 2)
         net.concat((below[0], below[3]))
         _csp(net, channels, deep, shortcut=False)
-        outputs.append(_at(net))
+        outputs.append(net.here())
     for output in outputs:
-        _go(net, output)
+        net.back(output)
         _conv(net, width)
-        stem = _at(net)
+        stem = net.here()
         for predictions in ((classes,), (4, 1)):
-            _go(net, stem)
+            net.back(stem)
             _conv(net, width, 3)
             _conv(net, width, 3)
-            tower = _at(net)
+            tower = net.here()
             for channels in predictions:
-                _go(net, tower)
+                net.back(tower)
                 net.conv(channels, activation="")

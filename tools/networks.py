@@ -13,6 +13,7 @@ from math import ceil
 from edgeprune.device.ops import Kind, Op
 
 Ops = tuple[Op, ...]
+Tensor = tuple[str, int, int, int]  # name, height, width, channels
 
 
 def divisible(width: float, divisor: int = 8) -> int:
@@ -49,6 +50,7 @@ class Net:
         stride: int | tuple[int, int] = 1,
         activation: str = "relu",
         padded: bool = True,
+        groups: int = 1,
     ) -> Net:
         kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
         sh, sw = (stride, stride) if isinstance(stride, int) else stride
@@ -57,7 +59,8 @@ class Net:
             if padded
             else ((self.height - kh) // sh + 1, (self.width - kw) // sw + 1)
         )
-        self._push("conv", out, height * width, kernel=kh * kw, stride=sh * sw, activation=activation)
+        more = {"kernel": kh * kw, "stride": sh * sw, "activation": activation, "groups": groups}
+        self._push("conv", out, height * width, **more)
         self.height, self.width = height, width
         return self
 
@@ -81,6 +84,15 @@ class Net:
         self._push("dense", out, 1)
         return self
 
+    def here(self) -> Tensor:
+        """The running tensor, to come back to."""
+        return self.name, self.height, self.width, self.channels
+
+    def back(self, tensor: Tensor) -> Net:
+        """Goes on from an earlier tensor."""
+        self.name, self.height, self.width, self.channels = tensor
+        return self
+
     def add(self, other: str) -> Net:
         self._push("add", self.channels, self.positions, inputs=(self.name, other))
         return self
@@ -94,8 +106,11 @@ class Net:
         self._push("concat", self.channels + sum(c for _, c in others), self.positions, inputs=names)
         return self
 
-    def pool(self, kernel: int, stride: int) -> Net:
-        height, width = ceil(self.height / stride), ceil(self.width / stride)
+    def pool(self, kernel: int, stride: int, padded: bool = True) -> Net:
+        """Window pooling; without padding the last window may reach over the edge (Caffe's rule)."""
+        height, width = (
+            ceil((side if padded else side - kernel + stride) / stride) for side in (self.height, self.width)
+        )
         self._push("pool", self.channels, height * width, kernel=kernel * kernel, stride=stride * stride)
         self.height, self.width = height, width
         return self
@@ -141,22 +156,23 @@ def mobilenet_v2(alpha: float, size: int, classes: int = 1001) -> Ops:
     stages = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
     for expand, channels, repeats, first in stages:
         for repeat in range(repeats):
-            _inverted(net, 3, net.channels * expand, divisible(channels * alpha), first if repeat == 0 else 1)
+            inverted(net, 3, net.channels * expand, divisible(channels * alpha), first if repeat == 0 else 1)
     net.conv(divisible(1280 * alpha) if alpha > 1 else 1280).mean()
     net.conv(classes, activation="").elementwise("softmax")
     return tuple(net.ops)
 
 
-def _inverted(
-    net: Net, kernel: int, expanded: int, out: int, stride: int, *, squeeze: bool = False, activation: str = "relu"
+def inverted(
+    net: Net, kernel: int, expanded: int, out: int, stride: int, *, squeeze: int = 0, activation: str = "relu"
 ) -> None:
+    """An inverted residual block; `squeeze` is the width of its squeeze-excite layers, 0 for none."""
     source, before = net.name, net.channels
     fused = "relu" if activation == "relu" else ""
     if expanded != before:
         net.conv(expanded, activation=fused).activation(activation)
     net.depthwise(kernel, stride, fused).activation(activation)
     if squeeze:
-        net.squeeze_excite(divisible(expanded / 4))
+        net.squeeze_excite(squeeze)
     net.conv(out, activation="")
     if stride == 1 and before == out:
         net.add(source)
@@ -182,13 +198,14 @@ def mobilenet_v3(large: bool, alpha: float, size: int, minimalistic: bool = Fals
     net = Net(size, size, 3).conv(divisible(16 * alpha), 3, 2, fused).activation(smooth)
     blocks = _V3_LARGE if large else _V3_SMALL
     for kernel, expand, channels, squeeze, hard, stride in blocks:
-        _inverted(
+        expanded = divisible(net.channels * expand)
+        inverted(
             net,
             3 if minimalistic else kernel,
-            divisible(net.channels * expand),
+            expanded,
             divisible(channels * alpha),
             stride,
-            squeeze=bool(squeeze) and not minimalistic,
+            squeeze=divisible(expanded / 4) if squeeze and not minimalistic else 0,
             activation=smooth if hard else "relu",
         )
     net.conv(divisible(net.channels * 6), activation=fused).activation(smooth).mean()
@@ -208,7 +225,7 @@ def efficientnet_lite(variant: int, classes: int = 1000) -> Ops:
         count = repeats if index in (0, len(stages) - 1) else ceil(depth * repeats)
         for repeat in range(count):
             stride = first if repeat == 0 else 1
-            _inverted(net, kernel, net.channels * expand, divisible(channels * width), stride)
+            inverted(net, kernel, net.channels * expand, divisible(channels * width), stride)
     net.conv(1280).mean().dense(classes).elementwise("softmax")
     return tuple(net.ops)
 
@@ -300,9 +317,28 @@ def build(model_id: str) -> Ops | None:
     return _resnet_id(model_id)
 
 
+# the first name that occurs in an id decides; networks of one family share their building block
+_FAMILIES = {
+    "mobilenetv2_yolov3": "mobilenet_v2",
+    "mobilenet_ssd": "mobilenet_v1",
+    "mobilenet_yolo": "mobilenet_v1",
+    "mobilenet_v1": "mobilenet_v1",
+    "mobilenet_v2": "mobilenet_v2",
+    "mobilenet_v3": "mobilenet_v3",
+    "mnasnet": "mobilenet_v2",
+    "proxyless": "mobilenet_v2",
+    "efficientnet_lite": "efficientnet_lite",
+    "efficientnet": "efficientnet",
+    "resnet": "resnet",
+    "squeezenet": "squeezenet",
+    "shufflenet": "shufflenet",
+    "nanodet": "shufflenet",
+    "yolo_fastestv2": "shufflenet",
+    "FastestDet": "shufflenet",
+    "yolox": "yolox",
+}
+
+
 def family(model_id: str) -> str:
     """Networks of one family share their building block; cross-validation leaves out whole families."""
-    for name in ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "efficientnet_lite", "resnet", "yolox"):
-        if name in model_id:
-            return name
-    return model_id
+    return next((name for part, name in _FAMILIES.items() if part in model_id), model_id)

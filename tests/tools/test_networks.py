@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune.device.memory import memory_plan
+from tools import ncnn_detectors, ncnn_networks
 from tools.detectors import yolox
 from tools.networks import build, divisible, family
 
@@ -19,17 +20,22 @@ DOUBTFUL = {
 }
 
 
-def published() -> list[dict[str, str]]:
+def published(*families: str) -> list[dict[str, str]]:
     if not (MEASUREMENTS / "models.csv").is_file():
         return []
     with (MEASUREMENTS / "models.csv").open(encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["family"] in ("tflite", "mlperf_tiny")]
+        return [row for row in csv.DictReader(file) if row["family"] in families]
 
 
-@pytest.mark.skipif(not published(), reason="needs the published measurements (EDGEPRUNE_SHARED)")
+needs_measurements = pytest.mark.skipif(
+    not published("ncnn"), reason="needs the published measurements (EDGEPRUNE_SHARED)"
+)
+
+
+@needs_measurements
 def test_macs_agree_with_the_published_figures() -> None:
     seen = 0
-    for row in published():
+    for row in published("tflite", "mlperf_tiny"):
         ops = build(row["model_id"])
         if ops is None:
             continue
@@ -41,6 +47,29 @@ def test_macs_agree_with_the_published_figures() -> None:
         slack = max(slack, 1.0) if table < 100 and low == 0.99 and row["family"] == "tflite" else slack
         assert low * (table - slack) <= macs <= high * (table + slack), row["model_id"]
     assert seen >= 50
+
+
+@needs_measurements
+def test_macs_of_ncnn_networks_agree_kind_by_kind() -> None:
+    seen = 0
+    for row in published("ncnn"):
+        ops = ncnn_networks.build(row["model_id"]) or ncnn_detectors.build(row["model_id"])
+        if ops is None or "efficientnetv2" in row["model_id"]:  # its table figure counts one stage at twice its size
+            continue
+        seen += 1
+        dense = [op for op in ops if op.kind in ("conv", "dense")]
+        small = [op for op in dense if op.kernel == 1 and op.groups == 1]  # the table splits them by position
+        spatial = [op for op in dense if op.kernel > 1 or op.groups > 1]
+        for found, columns in (
+            ([op for op in ops if op.kind == "depthwise"], ("macs_depthwise_m",)),
+            (small, ("macs_pointwise_m", "macs_fc_m")),
+            (spatial, ("macs_other_conv_m",)),
+        ):
+            table = sum(float(row[column]) for column in columns)
+            slack = 2.3 if "yolo" in row["model_id"] else 0.02  # the table leaves out an upsampling convolution
+            assert sum(op.macs for op in found) / 1e6 == pytest.approx(table, abs=slack), row["model_id"]
+        assert sum(op.weights for op in ops) / 1e6 == pytest.approx(float(row["params_m"]), rel=0.04)
+    assert seen >= 25
 
 
 @pytest.mark.parametrize(
@@ -68,9 +97,17 @@ def test_detectors_have_their_published_size(letter: str) -> None:
     assert 2 * sum(op.macs for op in ops) / 1e9 == pytest.approx(published_gflops, rel=0.01)
 
 
-@pytest.mark.parametrize("model_id", ["mobilenet_v3_small_1.0_224", "efficientnet_lite0", "resnet18_224", "yolox"])
+TABLES = {
+    **{name: build(name) for name in ("mobilenet_v3_small_1.0_224", "efficientnet_lite0", "resnet18_224")},
+    "yolox": yolox("s"),
+    **{f"ncnn {name}": ncnn_networks.build(name) for name in ncnn_networks.BUILDERS},
+    **{f"ncnn {name}": ncnn_detectors.build(name) for name in ncnn_detectors.BUILDERS},
+}
+
+
+@pytest.mark.parametrize("model_id", TABLES)
 def test_tables_are_programs(model_id: str) -> None:
-    ops = yolox("s") if model_id == "yolox" else build(model_id)
+    ops = TABLES[model_id]
     assert ops is not None
     known = {"input"}
     for op in ops:
@@ -87,4 +124,7 @@ def test_unknown_networks_are_nothing_and_families_are_known() -> None:
     assert build("vision_transformer_b") is None
     assert family("mobilenet_v3_large_1.0_224") == "mobilenet_v3"
     assert family("netspresso_resnet34_224") == family("resnet50_v1.5_224") == "resnet"
-    assert family("squeezenet") == "squeezenet"
+    assert family("ncnn_mobilenetv2_yolov3") == family("mnasnet_1.0_224") == "mobilenet_v2"
+    assert family("ncnn_mobilenet_yolo") == "mobilenet_v1" != family("efficientnet_b0_224") == "efficientnet"
+    assert ncnn_networks.build("ncnn_vision_transformer") is ncnn_detectors.build("vgg16_224") is None
+    assert family("vgg16_224") == "vgg16_224"
