@@ -41,7 +41,7 @@ def model_tree(fitted: Fitted) -> dict[str, Any]:
         "threads": fitted.threads,
         **{name: rounded(price) for name, price in zip(names, fitted.prices_s, strict=True)},
         "first_conv_extra_channels": fitted.extra_channels,
-        "gathers_patches": fitted.runtime == "tflm",
+        "gathers_patches": fitted.runtime in ("tflm", "x-cube-ai"),
         "band": {"low": rounded(fitted.band[0]), "high": rounded(fitted.band[1])},
         "source": fitted.source,
     }

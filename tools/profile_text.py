@@ -14,8 +14,8 @@ fitted per target, runtime, precision and thread count on published measurements
 
 Errors below are |estimate / measured - 1|, median (90th percentile): of the many rows with one network left out, with a
 whole family left out, and of the few rows of the deployed runtime with their family left out of both steps. `rows` are
-the many + the few; `band holds` is the share of rows inside the band with their family left out, many / few (of a
-microcontroller: with the network left out).
+the many + the few; `band holds` is the share of rows inside the band with their family left out, many / few. Of a
+microcontroller, both are of the results of all boards with kernels of one kind, the family left out on every board.
 """
 NOTES = """
 - `rpi4`: the few rows are XNNPACK's own table (2022) and NetsPresso's LiteRT results (threads and clock not stated).
@@ -23,7 +23,11 @@ NOTES = """
 - `rpi5`: int8 rests on one network of the board itself.
 - `rpi-zero2w`: part of the few rows are of the Pi 3B+, scaled by clock.
 - int8 files of MobileNetV3 in NetsPresso's table run slower than their fp16 files: partly not int8, so left out.
-- Microcontrollers: three or four networks cannot tell six prices apart; the prior does most of the work.
+- Microcontrollers: four networks cannot tell six prices apart, so the prices start from instructions counted while
+  kernels ran on an emulated core, and the results of all boards correct them a little. About twenty variants of this
+  were compared on the errors given here, so expect slightly worse.
+- `ek-ra8d1`: one board with vector instructions; its own three networks disagree by half, hence the band.
+- `esp32-s3`: from a table of kernel times; activations in external memory take more than twice as long.
 - `host` is measured; its profile only starts the solver, and its band is stated, not judged.
 - XNNPACK reads the patches of spatial convolutions in place and takes padding into them, so neither is priced there;
   CMSIS-NN and ruy copy patches, so their rows are fitted with that cost. Seen in XNNPACK's operator timings on x86.
