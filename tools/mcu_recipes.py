@@ -190,7 +190,7 @@ def _esp32_s3(folder: Path) -> list[Fitted]:
         "base": {"what": "ESP-NN's table of kernel times", "rows": len(rows), "families": ["kernels"]},
         "deployed": {"what": "networks in TFLM with ESP-NN, no part of the fit", "rows": len(check)},
         "deployed_rows": check,
-        "deployed_left_out_family": errors([float(np.log(e["measured_over_estimated"])) for e in inside]),
+        "deployed_left_out_family": errors([float(np.log(e["measured_over_estimated"])) for e in check]),
         "spread_log": spread,
         "band": "of other microcontrollers' left-out networks; 0.15 and the worst network of this chip added",
     }
