@@ -105,6 +105,15 @@ def test_a_tiny_net_gets_an_estimate(target: Target) -> None:
             assert "no latency model" in result.notes[0]
 
 
+def test_the_target_that_the_page_shows_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "targets.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "my-board.toml").write_text(block)
+    shown = load_target(str(tmp_path / "my-board.toml"))
+    assert all(cited(shown, f"cpu.{key}") for key, _ in shown.cpu) and cited(shown, "memory.ram_bytes")
+    assert shown.runtime().threads == shown.cpu.cores
+
+
 def test_an_unknown_target_names_near_ones() -> None:
     with pytest.raises(UsageError, match="unknown target 'rpi44'") as caught:
         load_target("rpi44")
