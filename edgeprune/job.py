@@ -14,6 +14,7 @@ from edgeprune.cost import Budget, Correction, Measurement
 from edgeprune.device.estimate import estimate
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import load_latency_model
+from edgeprune.device.standing import without_model_hint
 from edgeprune.errors import UsageError, missing_extra
 from edgeprune.profiling import profile
 from edgeprune.progress import Progress
@@ -85,7 +86,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         raise UsageError(
             f"no latency model for {target.name}, {runtime}, int8, {threads} thread(s)",
             where="--latency",
-            hint=f"edgeprune targets show {target.name} lists what it has; --ram and --size need no model",
+            hint=without_model_hint(target, "int8"),
         )
     wanted = spec.fit.device
     cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())

@@ -15,6 +15,7 @@ from edgeprune import job, pipeline, stages, summary
 from edgeprune.cost import Correction, Cost, Measurement, Source
 from edgeprune.device.estimate import estimate
 from edgeprune.documents import FitRecord
+from edgeprune.errors import UsageError
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.trace import Captured
 from edgeprune.record import Run, create, create_or_reopen, read_record
@@ -315,3 +316,9 @@ def test_a_device_that_never_meets_ends_as_missed(tmp_path: Path, monkeypatch: p
     assert record.verdict == "missed"
     assert record.exit_code == 3
     assert len(record.rounds) <= 3
+
+
+def test_a_latency_limit_where_there_is_no_latency_model_names_what_works(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no latency model for jetson-nano, tflite, int8, 4 thread") as caught:
+        pipeline.fit(spec(tmp_path, target__name="jetson-nano", fit__formats=("tflite",)))
+    assert caught.value.where == "--latency" and "--ram and --size" in caught.value.hint and "rpi4" in caught.value.hint

@@ -1,8 +1,9 @@
-"""`edgeprune targets`: the devices that a fit can aim at, and the cited facts about each."""
+"""`edgeprune targets`: the devices that a fit can aim at, how well each is known, and the cited facts about it."""
 
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,10 @@ from edgeprune.cli import options
 from edgeprune.cli.terminal import table
 
 if TYPE_CHECKING:
+    from edgeprune.device.standing import Standing
     from edgeprune.target import Target
+
+NO_MODEL = "no latency model: RAM and size only"
 
 app = typer.Typer(help="List the devices that a fit can aim at, or show one.", invoke_without_command=True)
 
@@ -27,8 +31,31 @@ def targets(context: typer.Context, json: options.Json = False, debug: options.D
     if json:
         typer.echo(_document("edgeprune.targets/1", targets=[_tree(target) for target in found]))
         return
-    rows = [(t.name, t.class_, t.default_runtime, str(t.runtime().threads), t.latency, t.description) for t in found]
-    typer.echo(table(("name", "class", "runtime", "threads", "latency", "description"), rows, right=(3,)))
+    header = ("name", "class", "core", "RAM", "runtime", "threads", "estimate of latency (default runtime)")
+    typer.echo(table(header, [_row(target) for target in found], right=(3, 5)))
+
+
+def _row(target: Target) -> tuple[str, ...]:
+    from edgeprune.device.standing import standings
+
+    name, runtime = target.default_runtime, target.runtime()
+    models = [model for model in standings(target, name) if model.threads == runtime.threads]
+    known = "measured on this machine" if target.latency == "measured" else _worst(models)
+    return (target.name, target.class_, target.cpu.core, _ram(target), name, str(runtime.threads), known)
+
+
+def _worst(models: Sequence[Standing]) -> str:
+    """The least sure of the models, so that nothing is promised that one precision does not keep."""
+    if not models:
+        return NO_MODEL
+    worst = max(models, key=lambda model: model.band.high / model.band.low)
+    return (
+        f"{_error(worst)}, band {worst.band.low:.2f}-{worst.band.high:.2f}, {worst.results} results ({worst.precision})"
+    )
+
+
+def _error(model: Standing) -> str:
+    return "not judged" if model.error is None else f"off by {model.error:.0%}"
 
 
 @app.command()
@@ -37,7 +64,7 @@ def show(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show one device: its facts, the runtimes it runs, and where the facts come from."""
+    """Show one device: its cited facts, the runtimes it runs, and how far its latency models can be trusted."""
     from edgeprune.target import load_target
 
     target = load_target(name)
@@ -45,6 +72,10 @@ def show(
 
 
 def _shown(target: Target) -> str:
+    return "\n\n".join(part for part in (_facts(target), _runtimes(target), _models(target), _sources(target)) if part)
+
+
+def _facts(target: Target) -> str:
     from edgeprune.units import format_size
 
     cpu, memory = target.cpu, target.memory
@@ -54,11 +85,21 @@ def _shown(target: Target) -> str:
         ("name", f"{target.name}{also}"),
         ("what", target.description),
         ("cpu", f"{cpu.cores} x {cpu.core}{clock}, {cpu.isa}"),
-        ("ram", format_size(memory.ram_bytes) if memory.ram_bytes else "not fixed"),
+        ("ram", _ram(target)),
         ("flash", format_size(memory.flash_bytes) if memory.flash_bytes else "not fixed"),
         ("latency", target.latency),
     ]
-    runtimes = [
+    return "\n".join(f"{key:<8} {value}" for key, value in facts)
+
+
+def _ram(target: Target) -> str:
+    from edgeprune.units import format_size
+
+    return format_size(target.memory.ram_bytes) if target.memory.ram_bytes else "not fixed"
+
+
+def _runtimes(target: Target) -> str:
+    rows = [
         (
             name + (" (default)" if name == target.default_runtime else ""),
             runtime.backend,
@@ -70,14 +111,35 @@ def _shown(target: Target) -> str:
         for name, runtime in target.runtimes.items()
     ]
     header = ("runtime", "artifact", "threads", "precisions", "step", "device model")
-    parts = ["\n".join(f"{key:<8} {value}" for key, value in facts), table(header, runtimes, right=(2, 4))]
-    if target.source:
-        parts.append("\n".join(f"{', '.join(c.fields)}: {c.document}" for c in target.source))
-    return "\n\n".join(parts)
+    return table(header, rows, right=(2, 4))
+
+
+def _models(target: Target) -> str:
+    """Every latency model with how it was judged and where it comes from."""
+    from edgeprune.device.standing import standings
+
+    lines = []
+    for name in target.runtimes:
+        models = standings(target, name)
+        lines += [] if models else [f"{name}: {NO_MODEL}"]
+        for model in models:
+            band = f"80 % band {model.band.low:.2f}-{model.band.high:.2f}"
+            of = f" ({model.judged})" if model.judged else ""
+            lines.append(f"{name}, {model.precision}, {model.threads} thread(s): {_error(model)}{of}, {band}")
+            lines.append(f"    {model.source}")
+    return "\n".join(lines)
+
+
+def _sources(target: Target) -> str:
+    noted = [(citation, f" ({citation.note})" if citation.note else "") for citation in target.source]
+    return "\n".join(f"{', '.join(cited.fields)}: {cited.document}{note}" for cited, note in noted)
 
 
 def _tree(target: Target) -> Any:
-    return target.model_dump(mode="json", by_alias=True)
+    from edgeprune.device.standing import standings
+
+    models = [model.model_dump(mode="json") for name in target.runtimes for model in standings(target, name)]
+    return {**target.model_dump(mode="json", by_alias=True), "latency_models": models}
 
 
 def _document(schema: str, **content: Any) -> str:

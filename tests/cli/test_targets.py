@@ -1,20 +1,40 @@
-"""`edgeprune targets`: what is listed can be shown, and a near name is offered."""
+"""`edgeprune targets`: what is listed can be shown, how well it is known is said, and a near name is offered."""
 
 from __future__ import annotations
 
 import json
 
-from edgeprune.target import target_names
+import pytest
+
+from edgeprune.cli.targets import NO_MODEL
+from edgeprune.target import load_target, target_names
 from tests.cli.conftest import Command
 
 
-def test_every_target_is_listed_and_can_be_shown(command: Command) -> None:
+def test_every_target_is_listed_with_how_well_it_is_known(command: Command) -> None:
     listed = command("targets")
     assert listed.code == 0 and len(listed.out.splitlines()) == len(target_names()) + 1
+    lines = {line.split()[0]: line for line in listed.out.splitlines()[1:]}
+    assert set(lines) == set(target_names())
     for name in target_names():
-        assert any(line.startswith(name) for line in listed.out.splitlines())
-        shown = command("targets", "show", name)
-        assert shown.code == 0 and name in shown.out and "runtime" in shown.out
+        target = load_target(name)
+        assert target.class_ in lines[name] and target.cpu.core in lines[name]
+        if target.latency == "measured":
+            assert "measured on this machine" in lines[name]
+        elif target.runtime().profile:
+            assert "off by" in lines[name] and "band" in lines[name] and "results" in lines[name]
+        else:
+            assert lines[name].endswith(NO_MODEL)
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_every_target_can_be_shown_with_its_facts_and_their_sources(command: Command, name: str) -> None:
+    target, shown = load_target(name), command("targets", "show", name)
+    assert shown.code == 0 and target.description in shown.out
+    for citation in target.source:
+        assert citation.document in shown.out and citation.note in shown.out
+    for runtime, offered in target.runtimes.items():
+        assert (f"{runtime}: {NO_MODEL}" in shown.out) == (not offered.profile)
 
 
 def test_json_holds_the_same(command: Command) -> None:
@@ -22,6 +42,9 @@ def test_json_holds_the_same(command: Command) -> None:
     assert [target["name"] for target in document["targets"]] == list(target_names())
     one = json.loads(command("targets", "show", "rpi4", "--json").out)["target"]
     assert one["name"] == "rpi4" and one["schema"] == "edgeprune.target/1"
+    models = {(model["runtime"], model["precision"]): model for model in one["latency_models"]}
+    assert models["tflite", "int8"]["threads"] == 4 and models["tflite", "int8"]["band"]["low"] < 1
+    assert all(model["results"] > 0 and 0 < model["error"] < 1 for model in models.values())
 
 
 def test_an_alias_is_shown_and_an_unknown_name_gets_near_ones(command: Command) -> None:
