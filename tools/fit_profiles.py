@@ -1,8 +1,9 @@
-"""Writes `profiles/*.json` and the table in `docs/device-models.md` from the published measurements.
+"""Writes `profiles/` and the table in `docs/device-models.md` from the published measurements.
 
     python -m tools.fit_profiles --measurements ../shared/measurements
 
-The same measurements give the same bytes. The package never reads the measurements; it ships what is written here.
+The same measurements give the same bytes. The package never reads the measurements; it ships what is written here:
+one file per target and runtime, and in `published/` one per engine with the models of every device that has rows.
 """
 
 from __future__ import annotations
@@ -15,14 +16,10 @@ from typing import Any
 from edgeprune.device.latency import PROFILE_SCHEMA
 from tools.mcu_recipes import MCU_RECIPES
 from tools.profile_text import document
+from tools.published import rounded, write_published
 from tools.recipes import RECIPES, Fitted
 
 ALL_RECIPES = RECIPES | MCU_RECIPES
-DIGITS = 4  # significant; the solver's last bits differ between machines
-
-
-def rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
 
 
 def model_tree(fitted: Fitted) -> dict[str, Any]:
@@ -82,6 +79,7 @@ def write_all(measurements: Path, profiles: Path, page: Path | None) -> list[Pat
         tree = profile_tree(target, runtime, models)
         path.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         written.append(path)
+    written += write_published(measurements, profiles / "published")
     if page is not None:
         before = page.read_text(encoding="utf-8") if page.is_file() else ""
         page.write_text(document(everything, before), encoding="utf-8")

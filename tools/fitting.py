@@ -1,4 +1,4 @@
-"""Fit of the six prices in log space, with prior ratios between them (maximum a posteriori).
+"""Fit of prices in log space, with prior ratios between them (maximum a posteriori).
 
 price_j = scale * ratio_j * exp(u_j);  minimise  sum rho(log(estimate / measured) / noise) + sum (u_j / sigma_j)^2
 
@@ -8,18 +8,21 @@ a term that the rows do not identify near its prior instead of at zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from edgeprune.device.latency import Work, work
 from edgeprune.device.ops import Op
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 NOISE = 0.05
+# When the fit stops: steps, gain over the objective, largest step (log), damping that no step comes through.
+_ITERATIONS, _FLAT, _STILL, _STUCK = 200, 1e-12, 1e-7, 1e10
+# Pooling: rounds, fewest devices, how many devices the given sigmas are worth, least spread between devices (log).
+_ROUNDS, _FEWEST_DEVICES, _SHRINK, _LEAST_SPREAD = 3, 3, 6.0, 0.15
 
 
 @dataclass(frozen=True)
@@ -61,29 +64,74 @@ def amounts(ops: Sequence[Op], first_conv_extra_channels: int, gathers_patches: 
 
 
 def fit(rows: Sequence[Row], prior: Prior, noise: float = NOISE) -> tuple[float, ...]:
-    """The six prices in seconds; the prior's own when there are no rows."""
+    """The prices in seconds; the prior's own when there are no rows."""
+    return _solved(rows, prior, noise)[0]
+
+
+def _solved(rows: Sequence[Row], prior: Prior, noise: float) -> tuple[tuple[float, ...], Array]:
+    """The prices, and how far each moved from the prior (log) besides the common scale."""
     centre = np.log(np.asarray(prior.prices_s))
     if not rows:
-        return prior.prices_s
-    table = np.asarray([row.work for row in rows])
-    measured = np.log([row.measured_s for row in rows])
-    sigmas = np.asarray(prior.sigmas)
-    per_op = np.array([1.0] * (len(centre) - 1) + [0.0])  # the per-op price is known absolutely, not as a ratio
+        return prior.prices_s, np.zeros(len(centre))
+    table, measured = np.asarray([row.work for row in rows]), np.log([row.measured_s for row in rows])
+    # the last price, of an operator, is known absolutely and not as a ratio
+    scaled = np.array([1.0] * (len(centre) - 1) + [0.0]) * prior.scale_free
+    moves = np.hstack([scaled[:, None], np.eye(len(centre))])
+    pull = np.diag([1e-6, *np.asarray(prior.sigmas) ** -2.0])
 
-    def logs(x: Array) -> Array:
-        moved: Array = centre + x[1:] + (x[0] * per_op if prior.scale_free else 0.0)
-        return moved
+    def state(x: Array) -> tuple[float, Array, Array]:
+        """Objective, scaled residuals and their derivatives."""
+        terms = table * np.exp(centre + moves @ x)
+        total = terms.sum(axis=1)
+        raw = (np.log(total) - measured) / noise
+        value = 2 * np.sum(np.sqrt(1 + raw**2) - 1) + x[1:] @ pull[1:, 1:] @ x[1:]
+        return float(value), raw, (terms / total[:, None]) @ moves / noise
 
-    def residuals(x: Array) -> Array:
-        raw = (np.log(table @ np.exp(logs(x))) - measured) / noise
-        robust = np.sign(raw) * np.sqrt(2 * (np.sqrt(1 + raw**2) - 1))
-        return np.concatenate([robust, x[1:] / sigmas])
-
-    start = np.zeros(len(centre) + 1)
+    x = np.zeros(len(centre) + 1)
     if prior.scale_free:
-        start[0] = np.median(measured - np.log(table[:, :-1] @ np.exp(centre[:-1])))
-    found = least_squares(residuals, start, method="trf", x_scale=1.0, xtol=1e-12, ftol=1e-12, gtol=1e-12)
-    return tuple(float(value) for value in np.exp(logs(found.x)))
+        x[0] = np.median(measured - np.log(table[:, :-1] @ np.exp(centre[:-1]) + 1e-300))
+    value, raw, slope = state(x)
+    damping = 1e-3
+    for _ in range(_ITERATIONS):  # Levenberg and Marquardt's steps on the weights of soft-L1
+        weight = 1 / np.sqrt(1 + raw**2)
+        gradient = slope.T @ (weight * raw) + pull @ x
+        curvature = slope.T @ (weight[:, None] * slope) + pull
+        step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), -gradient)
+        after, raw_after, slope_after = state(x + step)
+        if after > value:
+            damping *= 4
+            if damping > _STUCK:
+                break
+            continue
+        done = value - after <= _FLAT * (1 + value)
+        x, value, raw, slope, damping = x + step, after, raw_after, slope_after, max(damping / 5, 1e-9)
+        if done and float(np.max(np.abs(step))) < _STILL:
+            break
+    return tuple(float(price) for price in np.exp(centre + moves @ x)), x[1:]
+
+
+def pooled(groups: Mapping[str, Sequence[Sequence[Row]]], prior: Prior, noise: float = NOISE) -> Prior:
+    """A prior whose ratios are learnt from groups of rows, each fitted under the one before (empirical Bayes).
+
+    Args:
+        groups: Device -> its groups; a device counts once, however many groups it has.
+
+    Returns:
+        Ratios moved to the mean over devices, sigmas to their spread shrunk towards half the given ones.
+    """
+    prices, sigmas = np.log(np.asarray(prior.prices_s)), np.asarray(prior.sigmas)
+    if len(groups) < _FEWEST_DEVICES:
+        return prior
+    learnt = prior
+    for _ in range(_ROUNDS):
+        moved = np.array(
+            [np.mean([_solved(rows, learnt, noise)[1] for rows in own], axis=0) for own in groups.values()]
+        )
+        prices = prices + moved.sum(axis=0) / (len(moved) + 1)
+        around = ((moved - moved.mean(axis=0)) ** 2).sum(axis=0) + _SHRINK * (sigmas / 2) ** 2
+        spread = np.sqrt(around / (len(moved) + _SHRINK) + _LEAST_SPREAD**2)
+        learnt = replace(prior, prices_s=tuple(map(float, np.exp(prices))), sigmas=tuple(map(float, spread)))
+    return learnt
 
 
 def predict(row: Row, prices_s: Sequence[float]) -> float:

@@ -17,10 +17,9 @@ import numpy as np
 from scipy.stats import t as student
 
 from tools import rows as tables
+from tools.engines import EXTRA_CHANNELS
 from tools.fitting import BOARD_PRIOR, Prior, Row, fit, left_out, predict
 
-# Output channels that gathering the patches of a first convolution is worth; an effect of fp32 only.
-EXTRA_CHANNELS = {"fp32": 16, "int8": 0}
 # How far a price may move between the runtime of the many rows and the deployed one (log), and the noise of the few.
 # 0.3 and 0.5 left larger errors on left-out families; larger than 0.8 was not tried.
 TRANSFER_SIGMAS = (0.8, 0.8, 0.8, 0.8, 0.8, 0.5)

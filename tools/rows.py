@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.device.ops import Op
-from tools.detectors import yolox
+from tools.engines import tflite_network
 from tools.fitting import Row, amounts
-from tools.networks import build, family
+from tools.networks import family
 
 INFERENCE = "mlperf_inference_edge.csv"
 VENDOR = "xnnpack_tflite_vendor.csv"
 NETSPRESSO = "netspresso.csv"
+NCNN = "ncnn.csv"
+PHONES = "mobile_frameworks.csv"
 TINY = "mlperf_tiny.csv"
 MCU = "mcu_other.csv"
 _TUNED = ("max_performance", "min_ram")  # variants that trade memory against time
@@ -30,18 +31,11 @@ def read(folder: Path, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def network(model_id: str) -> tuple[Op, ...] | None:
-    """The operators of a network by its name in the tables."""
-    if model_id.startswith("netspresso_yolox_") and model_id.endswith("_640"):
-        return yolox(model_id.split("_")[2])
-    return build(model_id)
-
-
 def joined(times_s: dict[str, list[float]], extra_channels: int, gathers_patches: bool) -> list[Row]:
     """One row per network that is defined here, in name order; the last two as in `LatencyModel`."""
     rows = []
     for model_id, values in sorted(times_s.items()):
-        ops = network(model_id)
+        ops = tflite_network(model_id)
         if ops is not None:
             mean = float(np.exp(np.mean(np.log(values))))
             rows.append(Row(model_id, family(model_id), mean, amounts(ops, extra_channels, gathers_patches)))

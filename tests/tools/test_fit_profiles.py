@@ -94,7 +94,7 @@ def test_profiles_come_out_again_byte_for_byte(tmp_path: Path) -> None:
     page = tmp_path / "device-models.md"
     page.write_text((ROOT / "docs" / "device-models.md").read_text(encoding="utf-8"), encoding="utf-8")
     for path in fit_profiles.write_all(MEASUREMENTS, tmp_path, page):
-        shipped = ROOT / ("docs" if path == page else "profiles") / path.name
+        shipped = ROOT / "docs" / path.name if path == page else ROOT / "profiles" / path.relative_to(tmp_path)
         assert path.read_bytes() == shipped.read_bytes(), path.name
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
