@@ -23,7 +23,7 @@ READY := .venv/.edgeprune-ready
 # One thread per test process: they run side by side.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-.PHONY: help setup demo test test-slow lint types check docs profiles demo-weights bench-fit bench-host bench-prune bench-zoo clean
+.PHONY: help setup demo test test-slow lint types check docs profiles demo-weights bench-fit bench-host bench-prune bench-zoo bench-device-models clean
 
 help:
 	@echo "make demo          fit the built-in model to 20 ms on a Raspberry Pi 4"
@@ -37,6 +37,7 @@ help:
 	@echo "make bench-host    half the dense latency on this machine, five seeds, and a RAM limit"
 	@echo "make bench-prune   five torchvision networks: exactness and time of pruning"
 	@echo "make bench-zoo     LIST=FILE: how many public models are pruned exactly, beside torch-pruning (PEER=0: alone)"
+	@echo "make bench-device-models  MEASUREMENTS=DIR: device models on what they have not seen, and as shipped"
 	@echo "make clean         caches and build outputs; runs/ and .venv stay"
 
 setup: $(READY)
@@ -78,6 +79,11 @@ demo-weights: $(READY)
 
 bench-fit bench-host bench-prune: bench-%: $(READY)
 	EDGEPRUNE_SHARED=$(SHARED) $(BIN)/python -m bench.$* $(BENCH_ARGS)
+	$(BIN)/python -m bench.tables
+
+# The folder goes by variable, so that the command kept with the figures names no place of this machine.
+bench-device-models: $(READY)
+	EDGEPRUNE_MEASUREMENTS=$(abspath $(MEASUREMENTS)) $(BIN)/python -m bench.device_models $(BENCH_ARGS)
 	$(BIN)/python -m bench.tables
 
 # An environment of its own that borrows torch from .venv, so that both tools run on the same one.

@@ -15,7 +15,20 @@ from edgeprune.progress import Progress
 
 Body = Callable[[Sheet, argparse.Namespace, Path, Progress], None]
 # They say which cells there are, not what a cell holds.
-_NOT_SETTINGS = ("results", "fresh", "quiet", "smoke", "seeds", "arms", "nets", "sizes", "list", "peer")
+_NOT_SETTINGS = (
+    "results",
+    "fresh",
+    "quiet",
+    "smoke",
+    "seeds",
+    "arms",
+    "nets",
+    "sizes",
+    "list",
+    "peer",
+    "measurements",
+    "profiles",
+)
 
 
 def parser(name: str, summary: str) -> argparse.ArgumentParser:
@@ -33,7 +46,8 @@ def run(name: str, options: argparse.Namespace, arguments: Sequence[str], body: 
     folder = ROOT / "runs" / "bench" / (f"{name}-smoke" if options.smoke else name)
     results = options.results or (folder / "results.json" if options.smoke else RESULTS / f"{name}.json")
     settings = {key: value for key, value in vars(options).items() if key not in _NOT_SETTINGS}
-    command = shlex.join(["python", "-m", f"bench.{name}", *(word for word in arguments if word != "--fresh")])
+    module = f"bench.{name.replace('-', '_')}"
+    command = shlex.join(["python", "-m", module, *(word for word in arguments if word != "--fresh")])
     try:
         sheet = open_sheet(name, settings, command, results, fresh=options.fresh)
         with only_results_on_stdout(debug=False):

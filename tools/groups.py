@@ -59,7 +59,7 @@ class Group:
 
 
 def read_groups(folder: Path, fewest_rows: int = FEWEST_ROWS) -> tuple[list[Group], Counter[str]]:
-    """All groups with enough rows, and how many rows name a network that is not defined here.
+    """All groups with enough rows (and families), and how many rows name a network that is not defined here.
 
     Files that are not there are no error: a folder may hold some of them.
     """
@@ -71,9 +71,8 @@ def read_groups(folder: Path, fewest_rows: int = FEWEST_ROWS) -> tuple[list[Grou
         else:
             times[key][model_id].append(seconds)
     groups = [Group(key, _rows(ENGINES[key.engine], key.precision, own)) for key, own in times.items()]
-    enough = [
-        g for g in groups if len(g.rows) >= fewest_rows and len({row.family for row in g.rows}) >= FEWEST_FAMILIES
-    ]
+    families = min(FEWEST_FAMILIES, fewest_rows)
+    enough = [g for g in groups if len(g.rows) >= fewest_rows and len({row.family for row in g.rows}) >= families]
     return sorted(enough, key=lambda group: tuple(vars(group.key).values())), unknown
 
 
