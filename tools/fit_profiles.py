@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.device.latency import PROFILE_SCHEMA
+from tools.board_recipes import BOARD_RECIPES
 from tools.mcu_recipes import MCU_RECIPES
 from tools.profile_text import document
 from tools.published import rounded, write_published
 from tools.recipes import RECIPES, Fitted
 
-ALL_RECIPES = RECIPES | MCU_RECIPES
+ALL_RECIPES = RECIPES | BOARD_RECIPES | MCU_RECIPES
 
 
 def model_tree(fitted: Fitted) -> dict[str, Any]:

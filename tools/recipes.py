@@ -1,10 +1,4 @@
-"""Which rows each shipped profile rests on, and how rows of another runtime or board are carried over.
-
-Boards: the prices are fitted on one runtime with many rows (MLPerf inference, TFLite with ruy) and then, as the prior
-with a wide spread and a free scale, on the few rows of what is deployed (XNNPACK's own table, NetsPresso's LiteRT
-rows). The band is the 80 % interval of Student's t over the residuals of those few rows, each predicted without its
-network family in either step, int8 and fp32 of a board together.
-"""
+"""What every recipe of a shipped profile shares, and the recipe of this machine's first guess."""
 
 from __future__ import annotations
 
@@ -18,12 +12,9 @@ from scipy.stats import t as student
 
 from tools import rows as tables
 from tools.engines import EXTRA_CHANNELS
-from tools.fitting import BOARD_PRIOR, Prior, Row, fit, left_out, predict
+from tools.fitting import BOARD_PRIOR, Row, fit, left_out
 
-# How far a price may move between the runtime of the many rows and the deployed one (log), and the noise of the few.
-# 0.3 and 0.5 left larger errors on left-out families; larger than 0.8 was not tried.
-TRANSFER_SIGMAS = (0.8, 0.8, 0.8, 0.8, 0.8, 0.5)
-TRANSFER_NOISE = 0.1
+TRANSFER_NOISE = 0.1  # of a few rows of several sources (log)
 COVERAGE = 0.8
 
 
@@ -73,94 +64,6 @@ def listing(rows: list[Row]) -> dict[str, Any]:
     return {"rows": len(rows), "families": sorted({row.family for row in rows})}
 
 
-def _transfer_logs(base: list[Row], few: list[Row]) -> list[float]:
-    """Residuals of the few rows, each without its family in both steps."""
-    logs = []
-    for name in sorted({row.family for row in few}):
-        prices = _carried([r for r in base if r.family != name], [r for r in few if r.family != name])
-        logs += [float(np.log(row.measured_s / predict(row, prices))) for row in few if row.family == name]
-    return logs
-
-
-def _carried(base: list[Row], few: list[Row]) -> tuple[float, ...]:
-    prior = Prior(fit(base, BOARD_PRIOR), TRANSFER_SIGMAS, scale_free=True)
-    return fit(few, prior, TRANSFER_NOISE)
-
-
-def _board(
-    base: Callable[[str], list[Row]], few: Callable[[str], list[Row]], base_name: str, few_name: str, threads: int
-) -> list[Fitted]:
-    """int8 and fp32 models of a board that run XNNPACK, from the many rows of `base` and the few of `few`."""
-    logs = {precision: _transfer_logs(base(precision), few(precision)) for precision in ("int8", "fp32")}
-    band = band_of([*logs["int8"], *logs["fp32"]])
-    models = []
-    for precision in ("int8", "fp32"):
-        many, deployed = base(precision), few(precision)
-        provenance = {
-            "base": {"what": base_name, **listing(many)},
-            "base_left_out_model": errors(left_out(many, BOARD_PRIOR, "model_id")),
-            "base_left_out_family": errors(left_out(many, BOARD_PRIOR, "family")),
-            "deployed": {"what": few_name, **listing(deployed)},
-            "deployed_left_out_family": errors(logs[precision]),
-            "deployed_rows": [
-                {"network": row.model_id, "measured_s": row.measured_s, "measured_over_estimated": ratio}
-                for row, ratio in _by_family(deployed, np.exp(logs[precision]).tolist())
-            ],
-            "band": "t interval over the left-out rows of what is deployed, int8 and fp32 together",
-            "band_holds_of_base": holds(band, left_out(many, BOARD_PRIOR, "family")),
-            "band_holds_of_deployed": holds(band, [*logs["int8"], *logs["fp32"]]),
-        }
-        source = (
-            f"fitted on {len(many)} networks ({base_name}), carried over to LiteRT with XNNPACK on "
-            f"{len(deployed)} ({few_name}); 80 % band {band[0]:.2f}-{band[1]:.2f} from left-out families"
-        )
-        prices = _carried(many, deployed)
-        models.append(Fitted("tflite", precision, threads, prices, EXTRA_CHANNELS[precision], band, source, provenance))
-    return models
-
-
-def _by_family(rows: list[Row], values: list[float]) -> list[tuple[Row, float]]:
-    ordered = [row for name in sorted({r.family for r in rows}) for row in rows if row.family == name]
-    return list(zip(ordered, values, strict=True))
-
-
-def rpi4(folder: Path) -> list[Fitted]:
-    return _board(
-        lambda p: tables.inference_rows(folder, "Raspberry Pi 4B", "2.7.1", "ruy", p, EXTRA_CHANNELS[p]),
-        lambda p: [
-            *tables.vendor_rows(folder, "Raspberry Pi 4B", "arm64", p, EXTRA_CHANNELS[p]),
-            *tables.netspresso_rows(folder, "Raspberry Pi 4B", p, EXTRA_CHANNELS[p]),
-        ],
-        "Raspberry Pi 4, TFLite 2.7.1 with ruy, 4 threads",
-        "Raspberry Pi 4, XNNPACK 2022 arm64 and NetsPresso LiteRT",
-        threads=4,
-    )
-
-
-def rpi5(folder: Path) -> list[Fitted]:
-    return _board(
-        lambda p: tables.inference_rows(folder, "Firefly ROC-RK3588S", "2.11.0", "ruy", p, EXTRA_CHANNELS[p]),
-        lambda p: tables.netspresso_rows(folder, "Raspberry Pi 5", p, EXTRA_CHANNELS[p]),
-        "RK3588S (the same Cortex-A76 cores), TFLite 2.11 with ruy, 8 threads",
-        "Raspberry Pi 5, NetsPresso LiteRT",
-        threads=4,
-    )
-
-
-def rpi_zero2w(folder: Path) -> list[Fitted]:
-    clocks = 1400 / 1000  # the vendor table's board has the same cores at 1.4 GHz
-    return _board(
-        lambda p: tables.inference_rows(folder, "Raspberry Pi 4B", "2.7.1", "ruy", p, EXTRA_CHANNELS[p]),
-        lambda p: [
-            *tables.vendor_rows(folder, "Raspberry Pi 3B+", "armv7", p, EXTRA_CHANNELS[p], clocks),
-            *tables.netspresso_rows(folder, "Raspberry Pi Zero 2 W", p, EXTRA_CHANNELS[p]),
-        ],
-        "Raspberry Pi 4, TFLite 2.7.1 with ruy, 4 threads",
-        "Raspberry Pi 3B+ (same cores, times x 1.4 for the clock), XNNPACK 2022, and Zero 2 W, NetsPresso LiteRT",
-        threads=4,
-    )
-
-
 HOST_BAND = (0.33, 3.0)
 
 
@@ -191,7 +94,4 @@ RECIPES: dict[tuple[str, str], Callable[[Path], list[Fitted]]] = {
     ("host", "tflite"): _host("tflite"),
     ("host", "onnxruntime"): _host("onnxruntime"),
     ("host", "openvino"): _host("openvino"),
-    ("rpi4", "tflite"): rpi4,
-    ("rpi5", "tflite"): rpi5,
-    ("rpi-zero2w", "tflite"): rpi_zero2w,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +55,27 @@ def inference_rows(
     return joined(times, extra_channels, gathers_patches=backend == "ruy")
 
 
-def vendor_rows(
-    folder: Path, device: str, note: str, precision: str, extra_channels: int, factor: float = 1.0
-) -> list[Row]:
-    """XNNPACK's own table for one device; `note` must occur in the row's note, times are multiplied by `factor`."""
+@dataclass(frozen=True)
+class VendorRows:
+    """Rows of the vendors' tables: one device, words that the runtime or the note has, threads (empty: any)."""
+
+    device: str
+    words: str
+    threads: str = ""
+    factor: float = 1.0  # on the times
+
+    def selects(self, row: dict[str, str]) -> bool:
+        said = self.words in row["note"] or self.words in row["runtime"]
+        return row["device"] == self.device and said and self.threads in ("", row["cores_used"])
+
+
+def vendor_rows(folder: Path, wanted: VendorRows, precision: str, extra_channels: int) -> list[Row]:
+    """The vendors' tables: XNNPACK's own and those of TensorFlow Lite, on a CPU."""
     times: dict[str, list[float]] = defaultdict(list)
     for row in read(folder, VENDOR):
-        if row["device"] == device and note in row["note"] and (row["precision"], row["quality"]) == (precision, "ok"):
-            times[row["model_id"]].append(float(row["latency_ms"]) * 1e-3 * factor)
+        key = (row["precision"], row["quality"], row["backend"])
+        if wanted.selects(row) and key == (precision, "ok", "cpu"):
+            times[row["model_id"]].append(float(row["latency_ms"]) * 1e-3 * wanted.factor)
     return joined(times, extra_channels, gathers_patches=False)
 
 
