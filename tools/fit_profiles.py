@@ -15,6 +15,7 @@ from typing import Any
 
 from edgeprune.device.latency import PROFILE_SCHEMA
 from tools.board_recipes import BOARD_RECIPES
+from tools.mcu_published import write_microcontrollers
 from tools.mcu_recipes import MCU_RECIPES
 from tools.profile_text import document
 from tools.published import rounded, write_published
@@ -81,6 +82,7 @@ def write_all(measurements: Path, profiles: Path, page: Path | None) -> list[Pat
         path.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         written.append(path)
     written += write_published(measurements, profiles / "published")
+    written.append(write_microcontrollers(measurements, profiles))
     if page is not None:
         before = page.read_text(encoding="utf-8") if page.is_file() else ""
         page.write_text(document(everything, before), encoding="utf-8")

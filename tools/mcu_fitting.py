@@ -194,6 +194,8 @@ def other_groups(folder: Path) -> tuple[Group, ...]:
 
 
 def _groups(path: Path) -> list[Group]:
+    if not path.is_file():  # a folder may hold some of the tables
+        return []
     times: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -254,7 +256,9 @@ def drops_dead_channels(runtime: str, version: str) -> bool:
 
 
 def summary(found: Sequence[LeftOut]) -> dict[str, Any]:
-    """Count, median and p90 of |estimate / measured - 1|, and the shares within 10 and 20 %."""
+    """Count, median and p90 of |estimate / measured - 1|, and the shares within 10 and 20 %; empty without results."""
+    if not found:
+        return {}
     off = np.abs(np.expm1([-entry.log for entry in found]))
     return {
         "results": len(found),
