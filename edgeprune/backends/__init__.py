@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
+from edgeprune.device.networks import Network
 from edgeprune.device.ops import Op
 from edgeprune.errors import QualityError, UsageError, did_you_mean
 from edgeprune.values import Value
@@ -133,6 +134,14 @@ class Backend(Protocol):
         ...
 
 
+class Writer(Backend, Protocol):
+    """A backend that can also write files from sizes alone, which is what a calibration times."""
+
+    def write_network(self, network: Network, path: Path, precision: Precision) -> None:
+        """Write the network with random weights; the same network gives the same bytes."""
+        ...
+
+
 def names() -> tuple[str, ...]:
     """Names of all backends, installed or not."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
@@ -147,6 +156,11 @@ def get(name: str) -> Backend:
     if name not in names():
         raise UsageError(f"unknown backend {name!r}", hint=did_you_mean(name, names()))
     return cast(Backend, importlib.import_module(f"{__name__}.{name}"))
+
+
+def writers() -> dict[str, Writer]:
+    """The backends that can write networks, by name."""
+    return {name: cast(Writer, get(name)) for name in names() if hasattr(get(name), "write_network")}
 
 
 def for_file(path: Path) -> Backend:

@@ -81,6 +81,13 @@ def clip(node: Node, name: str) -> str:
     return ranges.get((low, high), "")
 
 
+def function(name: str, kind: Kind) -> str:
+    """What an activation or a pool computes, as .tflite files name it; empty for operators of other kinds."""
+    if kind == "pool":
+        return "max" if "max" in name else "average"
+    return {"hardswish": "hard_swish", "sigmoid": "logistic"}.get(name, name) if kind == "activation" else ""
+
+
 def is_free(node: Node, name: str, source: Node) -> bool:
     """Whether no bytes move: views, identities, slices of everything, permutations that only move axes of size one."""
     if name in _FREE or (name in _FREE_WHEN_SAME_SHAPE and node.shapes[:1] == source.shapes[:1]):

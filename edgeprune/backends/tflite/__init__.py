@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.backends import Array, Artifact, Inspection, Precision, describe
+from edgeprune.device.networks import Network
 from edgeprune.device.ops import Op
 from edgeprune.errors import UsageError, missing_extra
 
@@ -134,6 +135,18 @@ def time_ops(path: Path, inputs: Array | None, runs: int, threads: int) -> tuple
     from edgeprune.backends.tflite.op_profiler import time_in_child
 
     return time_in_child(path, runs, threads)
+
+
+def write_network(network: Network, path: Path, precision: Precision) -> None:
+    """Write a network described by sizes alone, with random weights.
+
+    Raises:
+        MissingExtraError: The schema is not installed.
+        UnsupportedError: A layer is of a kind that cannot be written.
+    """
+    from edgeprune.backends.tflite.writer import write
+
+    write(network, path, precision)
 
 
 def arena_bytes(path: Path) -> int:

@@ -190,6 +190,7 @@ def _op(
         stride=getattr(options, "strideH", 1) * getattr(options, "strideW", 1),
         activation="" if not fused else names.activations[fused].lower(),
         nodes=(_decoded(tensors[operator.outputs[0]].name),),
+        function=kind_name.lower().removesuffix("_pool_2d") if kind in ("activation", "pool") else "",
     )
 
 
