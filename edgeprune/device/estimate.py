@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from edgeprune.cost import Cost, Measurement, OpCost, Source
 from edgeprune.device.fusion import absorb_padding
-from edgeprune.device.latency import LatencyModel, load_latency_model
+from edgeprune.device.latency import DeviceModel, load_latency_model
 from edgeprune.device.memory import WEIGHT_COPIES, memory_plan, overwrites
 from edgeprune.device.ops import Op
 from edgeprune.target import Target
@@ -41,13 +41,13 @@ def estimate(
     runtime: str | None = None,
     precision: str = "int8",
     threads: int | None = None,
-    latency: LatencyModel | None = None,
+    latency: DeviceModel | None = None,
 ) -> Measurement:
     """The estimated cost of fused operators, of a planned model or of an exported file alike.
 
     Args:
         runtime, threads: The target's default when None.
-        latency: A corrected model to use instead of the shipped one.
+        latency: A calibrated or corrected model to use instead of the shipped one.
 
     Raises:
         UsageError: The target does not run that runtime.

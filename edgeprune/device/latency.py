@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -43,6 +43,36 @@ class Band(Value):
         if self.low > self.high:
             raise ValueError(f"low {self.low} above high {self.high}")
         return self
+
+
+class DeviceModel(Protocol):
+    """What an estimate, the solver and the loop ask of a device model, however it came about."""
+
+    @property
+    def band(self) -> Band:
+        """80 % interval of measured over estimated time."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where the numbers come from, in a sentence."""
+        ...
+
+    def op_s(self, op: Op) -> float:
+        """Seconds of one op: a pure function of it."""
+        ...
+
+    def total_s(self, ops: Iterable[Op]) -> float:
+        """Seconds of one inference."""
+        ...
+
+    def interval_s(self, ops: Iterable[Op]) -> tuple[float, float]:
+        """80 % interval of one inference, in seconds."""
+        ...
+
+    def corrected(self, ratio: float) -> DeviceModel:
+        """The same model with every estimate multiplied by `ratio` (observed over estimated)."""
+        ...
 
 
 class LatencyModel(Value):
