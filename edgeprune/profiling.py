@@ -22,7 +22,7 @@ from edgeprune import backends
 from edgeprune.backends import Array
 from edgeprune.cost import Cost, Measurement, OpCost, Percentile, Source
 from edgeprune.device.estimate import estimate
-from edgeprune.device.latency import LatencyModel
+from edgeprune.device.latency import DeviceModel
 from edgeprune.device.ops import Op
 from edgeprune.errors import MeasurementError, UsageError, missing_extra
 from edgeprune.percentiles import QUANTILES, Slice, bounds, disturbed, needed_runs, percentile, slowdown
@@ -51,7 +51,7 @@ def profile(
     runs: int = RUNS,
     inputs: Array | None = None,
     per_op: bool = True,
-    latency: LatencyModel | None = None,
+    latency: DeviceModel | None = None,
     progress: Progress = SILENT,
 ) -> Measurement:
     """The cost of a model file on a target, op by op.
@@ -63,7 +63,7 @@ def profile(
         runs: At least so many timed inferences, and at least one second of them.
         inputs: Samples (n, ...) float32 as the model was trained on, images NCHW; noise when None.
         per_op: Fill the operator table, from a pass of its own.
-        latency: A corrected device model instead of the shipped one (estimates only).
+        latency: A calibrated or corrected device model instead of the shipped one (estimates only).
 
     Raises:
         MeasurementError: The machine changed its speed during the run and its repetition.
@@ -117,7 +117,7 @@ def file_bytes(path: Path) -> int:
 
 
 def _estimated(
-    path: Path, contents: Contents, target: Target, runtime: str, threads: int, latency: LatencyModel | None
+    path: Path, contents: Contents, target: Target, runtime: str, threads: int, latency: DeviceModel | None
 ) -> Measurement:
     precision = "int8" if contents.inspection.integer_macs > contents.inspection.float_macs else "fp32"
     priced = estimate(contents.ops, target, runtime, precision, threads, latency)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -60,6 +60,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def root() -> Path:
     """The repository's root folder."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_calibrations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes what the user has calibrated."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPRUNE_CALIBRATIONS", str(tmp_path_factory.mktemp("calibrations")))
+        yield
 
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -55,6 +55,7 @@ LEVELS = {
     "edgeprune.emulate": 3,
     "edgeprune.profiling": 4,
     "edgeprune.deployment": 4,
+    "edgeprune.calibration": 5,
     "edgeprune.decide": 5,
     "edgeprune.record": 5,
     "edgeprune.report": 5,

@@ -15,7 +15,7 @@ import numpy as np
 from edgeprune.cost import Correction, Measurement
 from edgeprune.device.estimate import ELEMENT_BYTES, counts_process, estimate, size_bytes
 from edgeprune.device.fusion import fuse
-from edgeprune.device.latency import LatencyModel
+from edgeprune.device.latency import DeviceModel
 from edgeprune.device.memory import WEIGHT_COPIES, overwrites
 from edgeprune.device.ops import Op
 from edgeprune.pruning.groups import ChannelGroups
@@ -44,7 +44,7 @@ class Costing:
 
     Attributes:
         ops: The dense model's fused operators.
-        latency: The shipped device model; None where there is none.
+        latency: The device model before any correction; None where there is none.
         correction: What earlier rounds taught about it.
     """
 
@@ -54,11 +54,11 @@ class Costing:
     runtime: str
     threads: int
     precision: str
-    latency: LatencyModel | None
+    latency: DeviceModel | None
     correction: Correction
 
     @property
-    def model(self) -> LatencyModel | None:
+    def model(self) -> DeviceModel | None:
         """The corrected device model."""
         return None if self.latency is None else self.latency.corrected(self.correction.latency)  # offset apart
 

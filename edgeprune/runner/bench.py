@@ -124,16 +124,19 @@ def _tflite_class() -> Any:
 
 def runtime_version(runtime: str) -> str:
     """Imports the runtime and nothing else; its version as the package states it."""
-    from importlib.metadata import PackageNotFoundError, version
-
     if runtime == "tflite":
         _tflite_class()
-        names = ["ai-edge-litert", "tflite-runtime"]
     else:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it reports to its vendor
         __import__(runtime)
-        names = [runtime]
-    for name in names:
+    return installed_version(runtime)
+
+
+def installed_version(runtime: str) -> str:
+    """Package and version that are installed, without importing them."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in ("ai-edge-litert", "tflite-runtime") if runtime == "tflite" else (runtime,):
         try:
             return name + " " + version(name)
         except PackageNotFoundError:
