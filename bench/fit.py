@@ -35,7 +35,7 @@ from edgeprune.pruning.plan import Plan, apply, best_channels
 from edgeprune.pruning.surgery import prune
 from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.spec import Spec
-from edgeprune.stages import Importance, Planned, Tuned
+from edgeprune.stages import Importance, Tuned
 from edgeprune.summary import parameter_count
 from edgeprune.values import Value
 from edgeprune.workload import Workload
@@ -176,10 +176,9 @@ def _arm(bench: _Bench, arm: str, seed: int, latency_ns: int | None, choice: Cho
         job = open_job(run, bench.workload, bench.progress)
         chosen = run.stage("chosen", Chosen, lambda: choice(job))
         plan = chosen.plan
-        planned = Planned(name=arm, plan=plan, predicted=job.costing.of(plan), gap=None, seconds=0.0)
         if plan.keep:
-            run.stage("rehearsal", Measurement, lambda: stages.rehearse(job, 1, planned))  # checks the surgery
-        tuned = run.stage("tuned", Tuned, lambda: stages.finish(job, 1, planned))
+            run.stage("rehearsal", Measurement, lambda: stages.rehearse(job, "rehearsal", plan))  # checks the surgery
+        tuned = run.stage("tuned", Tuned, lambda: stages.finish(job, 1, plan))
         return {**_of_arm(job, plan, tuned), **chosen.model_dump(exclude={"plan"})}
 
 

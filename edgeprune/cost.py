@@ -110,14 +110,24 @@ class Measurement(Value):
     environment: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 
+    @property
+    def typical_s(self) -> float | None:
+        """The median of a measured run, the central value of an estimate."""
+        return self.cost.latency_s if self.p50_s is None else self.p50_s
+
 
 class Correction(Value):
-    """How estimates are bent towards what was profiled: latency to factor * estimate + offset, RAM and size shifted."""
+    """How estimates are bent towards what was profiled: latency to factor * estimate + offset, RAM and size shifted.
+
+    Attributes:
+        ops: Factors on single operators by name, from their own times; 1 where there is none.
+    """
 
     latency: float = 1.0
     latency_offset_s: float = 0.0
     ram_bytes: int = 0
     size_bytes: int = 0
+    ops: dict[str, float] = {}
 
     def latency_of(self, plain_s: float) -> float:
         """The corrected latency of a plain estimate."""

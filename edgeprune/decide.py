@@ -1,138 +1,198 @@
-"""After each round: accept, retry with a corrected device model, or give up. Pure: no clock, no files, no device.
+"""What to do after each rehearsal and each round: rehearse another plan, train one, accept, or give up.
 
-What the solver promised (`predicted`) and what the exported file then cost (`profiled`) come by two paths; their
-ratio corrects the model for the next solve. The loop always ends: rounds are counted, and each round is confirmed
-at most once.
+A *rehearsal* exports and profiles a plan untrained: weights do not change the cost. A *round* trains one plan and
+confirms its final file by one profile of its own; only that may be called met. Pure: no clock, no files, no device.
+
+The typical latency of a run (its median) repeats within a percent or two on a busy machine, the upper bound that a
+verdict rests on does not. So plans are judged by the typical latency times the margin that the runs so far showed,
+and every round that misses asks for a larger share of the margins seen. Latencies that do not grow with the estimate
+are noise, or a device that the model does not know; they are pooled (isotonic regression), and the next plan is
+aimed between the two measured ones next to the goal, which needs no trust in the device model.
+The search always ends: rehearsals and rounds are counted, and no plan is confirmed twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Literal, TypeVar
+
+import numpy as np
 
 from edgeprune.cost import Budget, Correction, Cost, Violation
 from edgeprune.values import Value
 
-# A met latency this far below its limit is worth another round, as long as one is left and nothing else binds.
-SLACK = 0.05
-_MOST_PER_ROUND = 4.0  # a correction beyond this factor is taken in steps: one wild profile must not decide alone
-_APART = 0.1  # relative distance from which two estimates give a line worth trusting
+P = TypeVar("P")
+
+SLACK = 0.05  # a RAM or size limit with more room than this does not bind
+WINDOW = 0.02  # of the latency budget, below the goal: closer is not worth another rehearsal
+_MARGIN_SHARES = (0.5, 0.85, 1.0)  # of the margins seen, that a plan must be able to bear; by rounds missed
+_FAR = "far below the budget"
+_MOST_AT_ONCE = 4.0  # an aim goes at most this factor beyond what was measured
 
 
-class Round(Value):
-    """One round of the loop.
+class Seen(Value):
+    """One profile beside what the device model said.
 
     Attributes:
-        correction: What the plan was solved with.
-        predicted: The plan's cost by the corrected model.
-        profiled: The exported file's cost.
-        confirmed: `profiled` is of the final, trained file.
+        plain: The estimate without a correction of the whole (those of single operators are in it).
+        cost: What was profiled.
+        typical_s: The median of a measured run, the central value of an estimate; None where latency is unknown.
+    """
+
+    plain: Cost
+    cost: Cost
+    typical_s: float | None = None
+
+
+class Trial(Value):
+    """One plan: its rehearsal and, once it was trained, its confirmation.
+
+    Attributes:
+        quality: The validation metric of the deployed file, larger is better.
         widest: No wider plan exists: every channel stays.
     """
 
-    correction: Correction
-    predicted: Cost
-    profiled: Cost
-    confirmed: bool = False
+    rehearsed: Seen
+    confirmed: Seen | None = None
+    quality: float | None = None
     widest: bool = False
 
 
-class Accept(Value):
-    """This round meets the budget."""
+class Rehearse(Value):
+    """Solve again with this correction, for at most this corrected latency, and profile the untrained file.
 
-    kind: Literal["accept"] = "accept"
-    round: int
+    Attributes:
+        wider: Nothing that was tried comes close to the budget from below.
+    """
+
+    kind: Literal["rehearse"] = "rehearse"
+    correction: Correction
+    latency_s: float | None
+    reason: str
+    wider: bool = False
+
+
+class Train(Value):
+    """Spend a round on this trial: train it and profile its final file."""
+
+    kind: Literal["train"] = "train"
+    trial: int
     reason: str
 
 
-class Retry(Value):
-    """Solve again with this correction."""
+class Accept(Value):
+    """This trial's final file meets the budget."""
 
-    kind: Literal["retry"] = "retry"
-    correction: Correction
+    kind: Literal["accept"] = "accept"
+    trial: int
     reason: str
 
 
 class GiveUp(Value):
-    """No round meets the budget and none is left; `round` comes closest."""
+    """No final file meets the budget and nothing is left to try; `trial` comes closest."""
 
     kind: Literal["give-up"] = "give-up"
-    round: int
+    trial: int
     violations: tuple[Violation, ...]
     reason: str
 
 
-Decision = Accept | Retry | GiveUp
+Decision = Rehearse | Train | Accept | GiveUp
 
 
-def decide(budget: Budget, history: Sequence[Round], rounds: int, anchors: Sequence[Round] = ()) -> Decision:
-    """What to do after the rounds so far.
+def decide(
+    budget: Budget,
+    history: Sequence[Trial],
+    rounds: int,
+    rehearsals: int,
+    *,
+    guard: float = 0.0,
+    anchors: Sequence[Seen] = (),
+    stuck: bool = False,
+) -> Decision:
+    """What to do after the trials so far.
 
     Args:
-        history: At least one round, in order.
+        history: At least one trial, in order.
+        rounds: The most plans that may be trained.
+        rehearsals: The most rehearsals before each round; what a round leaves over the next may use.
+        guard: Share of the latency budget that plans leave free, besides the margin that was seen.
         anchors: Other models of the same family that were profiled, such as the dense one.
-        rounds: The most rounds that may be played.
+        stuck: The solver has no plan that was not tried.
     """
-    met = [i for i, played in enumerate(history) if not budget.violations(played.profiled)]
-    last = history[-1]
-    done = [i for i in met if history[i].confirmed]
-    if done:
-        return Accept(round=done[-1], reason="confirmed on the final file")
-    left = len(history) < rounds
-    if len(history) - 1 in met and (not left or last.widest or not _far_below(budget, last.profiled)):
-        return Accept(round=len(history) - 1, reason="within budget")
-    if left:
-        reason = "far below the budget" if len(history) - 1 in met else "over budget"
-        return Retry(correction=corrected(last, [*anchors, *history[:-1]]), reason=reason)
-    if met:  # the last round missed, an earlier one holds
-        best = max(met, key=lambda i: history[i].profiled.latency_s or 0.0)
-        return Accept(round=best, reason="the best round that holds the budget")
-    closest = min(range(len(history)), key=lambda i: excess(budget, history[i].profiled))
+    played = [i for i, trial in enumerate(history) if trial.confirmed is not None]
+    met = [i for i in played if not budget.violations(_final(history[i]).cost)]
+    view = _view(budget, history, anchors, guard)
+    may_train = len(played) < rounds
+    may_rehearse = may_train and not stuck and len(history) < rehearsals * (len(played) + 1)
+    fitting = [i for i, trial in enumerate(history) if trial.confirmed is None and view.fits(trial)]
+    best = max(fitting, key=lambda i: view.share(history[i]), default=None)
+    if met:
+        done = max(met, key=lambda i: (_quality(history[i]), view.share(history[i])))
+        if not may_train or not view.far_below(history[done]):
+            return Accept(trial=done, reason="confirmed on the final file")
+        if best is not None and view.share(history[best]) > view.share(history[done]) + WINDOW:
+            return Train(trial=best, reason="wider, and still within the budget")
+        if may_rehearse:
+            return _rehearse(view, history, _FAR)
+        return Accept(trial=done, reason="confirmed on the final file; nothing wider was found")
+    if may_train:
+        if best is not None and not (may_rehearse and view.far_below(history[best])):
+            return Train(trial=best, reason="within the budget")
+        if may_rehearse:
+            return _rehearse(view, history, "over the budget" if best is None else _FAR)
+        hopes = [i for i in range(len(history)) if i not in played and view.may_hold(history[i])]
+        if not hopes and not played:  # the verdict must rest on a final file, even on one that will not hold
+            hopes = [min(range(len(history)), key=lambda i: excess(budget, history[i].rehearsed.cost))]
+        if hopes:
+            return Train(trial=min(hopes, key=lambda i: view.share(history[i])), reason="the closest that was found")
+    closest = min(played, key=lambda i: excess(budget, _final(history[i]).cost))
     return GiveUp(
-        round=closest,
-        violations=budget.violations(history[closest].profiled),
-        reason=f"not met in {len(history)} rounds",
+        trial=closest,
+        violations=budget.violations(_final(history[closest]).cost),
+        reason=f"not met in {len(played)} round(s) and {len(history)} rehearsal(s)",
     )
 
 
-def corrected(played: Round, anchors: Sequence[Round] = ()) -> Correction:
-    """The correction that would have made this round's prediction right, and those of the anchors where it can.
+def search(
+    budget: Budget,
+    first: P,
+    *,
+    rounds: int,
+    rehearsals: int,
+    guard: float,
+    seen: Callable[[Sequence[P]], tuple[Sequence[Trial], Sequence[Seen]]],
+    propose: Callable[[Sequence[P], Rehearse], P | None],
+    train: Callable[[int, P], P],
+) -> tuple[list[P], Accept | GiveUp]:
+    """Play until a trial is accepted or given up; everything that was tried, in order, and the verdict.
 
-    One profile gives a factor. Two that lie apart give a line through both, which also finds the fixed time of a call
-    that no operator explains. RAM and size are shifted by what this round was off.
+    Args:
+        first: A plan that was rehearsed.
+        seen: The trials of what was tried, and the anchors, as the device model sees them by now.
+        propose: A plan that was not tried, rehearsed; None when there is none.
+        train: The plan, trained and confirmed, as round number 1, 2, ...
     """
-    ram, size = played.correction.ram_bytes, played.correction.size_bytes
-    if played.predicted.ram_bytes is not None and played.profiled.ram_bytes is not None:
-        ram += played.profiled.ram_bytes - played.predicted.ram_bytes
-    if played.predicted.size_bytes is not None and played.profiled.size_bytes is not None:
-        size += played.profiled.size_bytes - played.predicted.size_bytes
-    latency, offset_s = _latency_line(played, anchors)
-    return Correction(latency=latency, latency_offset_s=offset_s, ram_bytes=ram, size_bytes=size)
+    history, played, stuck = [first], 0, False
+    while True:
+        trials, anchors = seen(history)
+        decision = decide(budget, trials, rounds, rehearsals, guard=guard, anchors=anchors, stuck=stuck)
+        if isinstance(decision, Rehearse):
+            found = propose(history, decision)
+            stuck = found is None
+            history += [] if found is None else [found]
+        elif isinstance(decision, Train):
+            played, stuck = played + 1, False
+            history[decision.trial] = train(played, history[decision.trial])
+        else:
+            return history, decision
 
 
-def _latency_line(played: Round, anchors: Sequence[Round]) -> tuple[float, float]:
-    """(factor, offset in seconds) on plain estimates."""
-    here = _point(played)
-    if here is None:
-        return played.correction.latency, played.correction.latency_offset_s
-    plain, seen = here
-    points = [point for point in map(_point, anchors) if point is not None]
-    apart = [point for point in points if abs(point[0] / plain - 1) >= _APART]
-    if apart:
-        other, other_seen = min(apart, key=lambda point: abs(point[0] - plain))
-        slope = (other_seen - seen) / (other - plain)
-        if slope > 0:
-            return slope, seen - slope * plain
-    ratio = seen / plain / played.correction.latency
-    return played.correction.latency * min(max(ratio, 1 / _MOST_PER_ROUND), _MOST_PER_ROUND), 0.0
-
-
-def _point(played: Round) -> tuple[float, float] | None:
-    """(plain estimate, profiled), in seconds."""
-    if not played.predicted.latency_s or not played.profiled.latency_s:
-        return None
-    plain = played.correction.plain_latency(played.predicted.latency_s)
-    return (plain, played.profiled.latency_s) if plain > 0 else None
+def first_aim(budget: Budget, anchors: Sequence[Seen], guard: float = 0.0) -> Rehearse:
+    """What the first plan is solved with, from models of the same family that were profiled (at least one)."""
+    return _rehearse(_view(budget, (), anchors, guard), (), "first plan", anchors[-1])
 
 
 def excess(budget: Budget, cost: Cost) -> float:
@@ -141,15 +201,144 @@ def excess(budget: Budget, cost: Cost) -> float:
     return max(over, default=0.0)
 
 
-def _far_below(budget: Budget, cost: Cost) -> bool:
-    """Every limit has room to spare, so a wider model would fit."""
-    shares = [
-        needs / limit
-        for needs, limit in (
-            (cost.latency_upper_s, budget.latency_s),
-            (cost.ram_bytes, budget.ram_bytes),
-            (cost.size_bytes, budget.size_bytes),
-        )
-        if needs is not None and limit is not None
+def isotonic(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """(x, y) with x ascending and y never falling: the least-squares fit by pooling neighbours that are out of order.
+
+    Points of equal x become one, their mean. (Barlow et al. 1972, pool adjacent violators.)
+    """
+    by_x: dict[float, list[float]] = {}
+    for x, y in sorted(points):
+        by_x.setdefault(x, []).append(y)
+    pools: list[tuple[float, int, list[float]]] = []  # mean, weight, xs
+    for x, ys in by_x.items():
+        mean, weight, xs = sum(ys) / len(ys), len(ys), [x]
+        while pools and pools[-1][0] > mean:
+            below, count, before = pools.pop()
+            mean, weight, xs = (below * count + mean * weight) / (count + weight), count + weight, [*before, *xs]
+        pools.append((mean, weight, xs))
+    return [(x, mean) for mean, _, xs in pools for x in xs]
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the profiles so far say of any plan.
+
+    Attributes:
+        goal: Share of the latency budget that a plan may be expected to take.
+        margin: Verdict's latency over typical latency, at the share of the margins seen that is asked for.
+        shown: Profiled latency, as a record shows it, over typical latency.
+        curve: (plain estimate in seconds, expected share of the latency budget), ascending in both.
+    """
+
+    budget: Budget
+    goal: float
+    margin: float
+    shown: float
+    curve: tuple[tuple[float, float], ...]
+
+    def share(self, trial: Trial) -> float:
+        """Expected share of the latency budget, at least what the trial's neighbours say; -inf without a budget."""
+        limit_s = self.budget.latency_s
+        if limit_s is None:
+            return -np.inf
+        seen = _final(trial)
+        if seen.typical_s is None or not seen.plain.latency_s:
+            return np.inf
+        pooled = dict(self.curve)[seen.plain.latency_s]
+        return max(pooled, seen.typical_s * self.margin / limit_s)
+
+    def fits(self, trial: Trial) -> bool:
+        """Expected to hold every limit when it is confirmed, with the margin asked for."""
+        return self.share(trial) <= self.goal and self._holds_others(trial)
+
+    def may_hold(self, trial: Trial) -> bool:
+        """Not proven to break a limit: its own profile held them all."""
+        return not self.budget.violations(_final(trial).cost)
+
+    def far_below(self, trial: Trial) -> bool:
+        """Every limit has room to spare, so a wider model would fit."""
+        cost, budget = _final(trial).cost, self.budget
+        pairs = ((cost.ram_bytes, budget.ram_bytes), (cost.size_bytes, budget.size_bytes))
+        spare = [needs is not None and needs < (1 - SLACK) * limit for needs, limit in pairs if limit is not None]
+        if budget.latency_s is not None:
+            spare.append(self.share(trial) < self.goal - WINDOW)
+        return bool(spare) and all(spare) and not trial.widest
+
+    def _holds_others(self, trial: Trial) -> bool:
+        cost = _final(trial).cost
+        return not self.budget.model_copy(update={"latency_s": None}).violations(cost)
+
+
+def _view(budget: Budget, history: Sequence[Trial], anchors: Sequence[Seen], guard: float) -> _View:
+    seen = [*anchors, *(s for trial in history for s in (trial.rehearsed, trial.confirmed) if s is not None)]
+    missed = sum(trial.confirmed is not None for trial in history)
+    share = _MARGIN_SHARES[min(missed, len(_MARGIN_SHARES) - 1)]
+    known = [s for s in seen if s.typical_s and s.cost.latency_s and s.cost.latency_upper_s]
+    margin = _quantile([(s.cost.latency_upper_s or 0.0) / (s.typical_s or 1.0) for s in known], share)
+    shown = _quantile([(s.cost.latency_s or 0.0) / (s.typical_s or 1.0) for s in known], share)
+    limit_s = budget.latency_s or 1.0
+    points = [
+        (s.plain.latency_s, s.typical_s * margin / limit_s)
+        for s in seen
+        if s.plain.latency_s and s.typical_s is not None
     ]
-    return bool(shares) and max(shares) < 1 - SLACK
+    return _View(budget, 1 - guard, margin, shown, tuple(isotonic(points)))
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return float(np.quantile(values, share)) if values else 1.0
+
+
+def _rehearse(view: _View, history: Sequence[Trial], reason: str, last: Seen | None = None) -> Rehearse:
+    """The correction with which a plan at the goal is predicted to take exactly the latency that is bound."""
+    last, wider = last or history[-1].rehearsed, reason == _FAR
+    ram = size = 0
+    if last.plain.ram_bytes is not None and last.cost.ram_bytes is not None:
+        ram = last.cost.ram_bytes - last.plain.ram_bytes
+    if last.plain.size_bytes is not None and last.cost.size_bytes is not None:
+        size = last.cost.size_bytes - last.plain.size_bytes
+    limit_s = view.budget.latency_s
+    if not view.curve or limit_s is None:
+        return Rehearse(
+            correction=Correction(ram_bytes=ram, size_bytes=size), latency_s=limit_s, reason=reason, wider=wider
+        )
+    anew = max((i + 1 for i, trial in enumerate(history) if trial.confirmed is not None), default=0)
+    at_s, slope = _aim(view.curve, view.goal, [view.share(trial) <= view.goal for trial in history[anew:]])
+    scale = limit_s * view.shown / view.margin  # from shares of the budget to the latency that profiles show
+    factor, bound_s = slope * scale, view.goal * scale
+    return Rehearse(
+        correction=Correction(latency=factor, latency_offset_s=bound_s - factor * at_s, ram_bytes=ram, size_bytes=size),
+        latency_s=bound_s,
+        reason=reason,
+        wider=wider,
+    )
+
+
+def _aim(curve: Sequence[tuple[float, float]], goal: float, held: Sequence[bool]) -> tuple[float, float]:
+    """(plain estimate at which the goal is expected, slope there).
+
+    Regula falsi between the measured neighbours of the goal. When trials land on one side again and again, the other
+    neighbour's distance is halved each time (the Illinois rule), which gets over bends and steps of the device's curve.
+
+    Args:
+        held: Whether each trial since the last round came below the goal, in order.
+    """
+    below = [point for point in curve if point[1] <= goal]
+    above = [point for point in curve if point[1] > goal]
+    if below and above:
+        (x0, y0), (x1, y1) = below[-1], above[0]
+        repeated = sum(1 for _ in takewhile(lambda side: side == held[-1], reversed(held)))
+        weight = 0.5 ** max(0, repeated - 1)
+        under, over = (goal - y0, weight * (y1 - goal)) if held and held[-1] else (weight * (goal - y0), y1 - goal)
+        return x0 + under / (under + over) * (x1 - x0), (y1 - y0) / (x1 - x0)
+    x, y = below[-1] if below else above[0]
+    ratio = min(max(goal / max(y, 1e-12), 1 / _MOST_AT_ONCE), _MOST_AT_ONCE)
+    return x * ratio, max(y, 1e-12) / x
+
+
+def _final(trial: Trial) -> Seen:
+    return trial.confirmed or trial.rehearsed
+
+
+def _quality(trial: Trial) -> float:
+    return -np.inf if trial.quality is None else trial.quality

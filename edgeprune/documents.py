@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from edgeprune.cost import Budget, Cost, Measurement, Percentile, RamKind, Source, Violation
+from edgeprune.cost import Budget, Correction, Cost, Measurement, Percentile, RamKind, Source, Violation
 from edgeprune.spec import Spec
 from edgeprune.units import Drop
 from edgeprune.values import Value
@@ -57,7 +57,7 @@ class MetricRow(Value):
 
 
 class RoundRow(Value):
-    """One turn of the loop: what the solver promised and what the exported file then cost."""
+    """What the solver promised of a plan and what its file then cost: a round's final one, or a rehearsal's."""
 
     budget_ns: int | None
     predicted_ns: int | None
@@ -69,7 +69,7 @@ class RoundRow(Value):
     profiled_ram_bytes: int | None = None
     size_bytes: int | None = None
     plan: str = ""  # name of the plan that won the race
-    correction: float | None = None  # factor on the device model that this round was solved with
+    correction: float | None = None  # predicted over what the device model says without a correction
     metric: float | None = None  # validation
     solver_s: float | None = None
     solver_gap: float | None = None
@@ -215,7 +215,7 @@ class FitRecord(Value):
     ram_kind: RamKind | None = None
     size_bytes: int | None = None
     metric: MetricRow
-    rounds: tuple[RoundRow, ...] = ()
+    rounds: tuple[RoundRow, ...] = ()  # plans that were trained and confirmed on their final files, in order
     artifacts: dict[str, Path] = {}
     run: Path
 
@@ -233,6 +233,8 @@ class FitRecord(Value):
     worth: tuple[WorthRow, ...] = ()
     limits: tuple[LimitRow, ...] = ()
     race: tuple[RaceRow, ...] = ()
+    rehearsals: tuple[RoundRow, ...] = ()  # plans whose untrained files were profiled before one was trained, in order
+    correction: Correction | None = None  # of the device model, that the plan was solved with
     details: tuple[ArtifactRow, ...] = ()
     ops: tuple[OpRow, ...] = ()
     timings: tuple[TimingRow, ...] = ()

@@ -89,7 +89,8 @@ class FitSpec(Value):
     """How the fit is carried out."""
 
     seed: int = Field(0, ge=0)
-    rounds: int = Field(3, ge=1)
+    rounds: int = Field(3, ge=1)  # plans that are trained at most
+    rehearsals: int = Field(4, ge=1)  # plans per round whose untrained files are profiled at most
     epochs: int = Field(4, ge=0)
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(0.01, gt=0)

@@ -6,7 +6,7 @@ A stage that is found in the run folder is not computed again, so a killed fit c
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +14,14 @@ import torch
 
 from edgeprune import backends
 from edgeprune.backends import Artifact
-from edgeprune.cost import Correction, Measurement
-from edgeprune.decide import Round, corrected
+from edgeprune.cost import Measurement
+from edgeprune.decide import Rehearse
 from edgeprune.errors import QualityError
+from edgeprune.evidence import first
 from edgeprune.job import Job, export, fp32_cost, inputs, profiled
 from edgeprune.pruning.allocation import (
     Allocation,
     Bounds,
-    Costing,
     holds,
     most_valuable,
     score_values,
@@ -48,8 +48,6 @@ _GATE_SAMPLES = 64
 _NORM_BATCHES = 8  # that BatchNorm is re-estimated on; fine-tuning goes on from there
 _CURVE_SAMPLES = 96
 _DEAD_SAMPLES = 32  # on which masking a dead channel must change nothing
-_MEASURED_GUARD = 0.02  # of the latency budget: what a later measurement of the same file may add
-_ESTIMATED_GUARD = 0.005  # what the exporter may do to a plan's estimate
 _BINDING = 5  # layers named when a budget is out of reach
 
 
@@ -68,7 +66,6 @@ class Dense(Value):
     artifact: Artifact
     measurement: Measurement
     fp32: Measurement
-    anchor: Round
 
 
 class Importance(Value):
@@ -91,15 +88,15 @@ class Floor(Value):
     feasible: bool
     measurement: Measurement
     binding: tuple[str, ...]
-    correction: Correction  # what the first plan is solved with
-    anchor: Round | None
+    aim: Rehearse  # what the first plans are solved with
 
 
 class Planned(Value):
-    """One solved plan."""
+    """One solved plan, and what it was solved with."""
 
     name: str
     plan: Plan
+    aim: Rehearse
     predicted: Measurement
     gap: float | None
     seconds: float
@@ -152,8 +149,6 @@ def dense(job: Job, evaluated: Evaluated) -> Dense:
     """Export and profile the dense model; its profile gives the device model's first correction."""
     artifact = export(job, job.captured, "dense", job.deployed, "int8")
     measurement = profiled(job, artifact)
-    predicted = job.costing.of_ops(job.costing.ops)
-    seen = Round(correction=Correction(), predicted=predicted.cost, profiled=measurement.cost)
     fp32 = fp32_cost(job, job.captured, "dense-fp32")
     return Dense(
         validation=evaluated.validation,
@@ -161,7 +156,6 @@ def dense(job: Job, evaluated: Evaluated) -> Dense:
         artifact=artifact,
         measurement=measurement,
         fp32=fp32,
-        anchor=seen,
     )
 
 
@@ -199,40 +193,41 @@ def floor(job: Job, dense: Dense) -> Floor:
     A measured floor proves a budget out of reach, and together with the dense model it gives the device model a line
     to interpolate on.
     """
-    costing = replace(job.costing, correction=corrected(dense.anchor))
-    least = smallest(costing, job.levels)
+    whole = (Plan(keep={}), dense.measurement)
+    aim = first(job, [whole])
+    costing = replace(job.costing, correction=aim.correction)
+    least, plan = smallest(costing, job.levels), smallest_plan(costing, job.levels)
     binding = tuple(op.name for op in sorted(least.ops, key=lambda op: -(op.latency_s or 0.0))[:_BINDING])
     if job.target.latency != "measured":
-        feasible = holds(bounds(job, costing), least)
-        return Floor(feasible=feasible, measurement=least, binding=binding, correction=costing.correction, anchor=None)
-    pruned = prune(job.captured, job.groups, smallest_plan(costing, job.levels))
+        return Floor(feasible=holds(bounds(job, aim), least), measurement=least, binding=binding, aim=aim)
+    pruned = prune(job.captured, job.groups, plan)
     measured = profiled(job, export(job, pruned, "smallest", job.deployed, "int8"))
-    seen = Round(correction=costing.correction, predicted=least.cost, profiled=measured.cost)
     return Floor(
         feasible=not job.budget.violations(measured.cost),
         measurement=measured,
         binding=binding,
-        correction=corrected(seen, [dense.anchor]),
-        anchor=seen,
+        aim=first(job, [whole, (plan, measured)]),
     )
 
 
-def bounds(job: Job, costing: Costing) -> Bounds:
-    """What the solver may spend: the budget less what the verdict will demand on top of a central estimate."""
-    latency_s = job.budget.latency_s
-    if latency_s is not None:
-        if job.target.latency == "measured":
-            latency_s *= 1 - _MEASURED_GUARD
-        elif costing.latency is not None:
-            latency_s *= (1 - _ESTIMATED_GUARD) / costing.latency.band.high  # the interval's upper end must hold
-    return Bounds(latency_s, job.budget.ram_bytes, job.budget.size_bytes)
+def anchors(job: Job, dense: Dense, floor: Floor) -> tuple[tuple[Plan, Measurement], ...]:
+    """The profiled files that are no candidates: the dense model's and, where it was measured, the smallest one's."""
+    found = [(Plan(keep={}), dense.measurement)]
+    if job.target.latency == "measured":
+        found.append((smallest_plan(job.costing, job.levels), floor.measurement))
+    return tuple(found)
 
 
-def allocations(job: Job, found: Importance, correction: Correction, only: str | None = None) -> tuple[Allocation, ...]:
+def bounds(job: Job, aim: Rehearse) -> Bounds:
+    """What the solver may spend."""
+    return Bounds(aim.latency_s, job.budget.ram_bytes, job.budget.size_bytes)
+
+
+def allocations(job: Job, found: Importance, aim: Rehearse, only: str | None = None) -> tuple[Allocation, ...]:
     """Plans within the budget by each way of spending it, or by the one named; each different from the others."""
     fit = job.run.spec.fit
-    costing = replace(job.costing, correction=correction)
-    limits = bounds(job, costing)
+    costing = replace(job.costing, correction=aim.correction)
+    limits = bounds(job, aim)
     scores = {name: np.array(score) for name, score in found.scores.items()}
     values: dict[str, Mapping[str, Vector]] = {"score": score_values(job.groups, job.levels, scores)}
     if found.curves is not None:
@@ -253,10 +248,10 @@ def allocations(job: Job, found: Importance, correction: Correction, only: str |
     return tuple(different.values())
 
 
-def race(job: Job, found: Importance, correction: Correction) -> Race:
+def race(job: Job, found: Importance, aim: Rehearse) -> Race:
     """Tune each allocation for a few steps; the best on validation goes on. Uniform widths always take part."""
     fit, task = job.run.spec.fit, job.workload.task
-    planned = [_planned(allocation) for allocation in allocations(job, found, correction)]
+    planned = [_planned(allocation, aim) for allocation in allocations(job, found, aim)]
     if not planned:
         raise QualityError("no plan holds the budget although the smallest one does", hint="try a smaller --step")
     if len(planned) == 1 or fit.race_steps == 0:
@@ -271,27 +266,39 @@ def race(job: Job, found: Importance, correction: Correction) -> Race:
     return Race(plans=tuple(sorted(raced, key=lambda entry: sign * (entry.metric or 0.0))))
 
 
-def replanned(job: Job, found: Importance, correction: Correction, name: str) -> Planned | None:
-    """The race's winner solved again with another correction; None when the budget is out of its reach."""
-    plans = allocations(job, found, correction, only=name)
-    return _planned(plans[0]) if plans else None
+def replanned(job: Job, found: Importance, aim: Rehearse, name: str, tried: Sequence[Plan]) -> Planned | None:
+    """The race's winner solved again, other than what was tried; None when there is no such plan.
+
+    Where the solver comes back to a tried plan, the bound is moved a little: widths come in steps, and the device
+    model is not sure to a percent either.
+    """
+    for move in (0.0, 0.015, 0.03):
+        moved = 1 + move if aim.wider else 1 - move
+        near = aim if aim.latency_s is None else aim.model_copy(update={"latency_s": aim.latency_s * moved})
+        for allocation in allocations(job, found, near, only=name):
+            if all(allocation.plan.keep != plan.keep for plan in tried):
+                return _planned(allocation, near)
+        if aim.latency_s is None:
+            break
+    return None
 
 
-def _planned(allocation: Allocation) -> Planned:
+def _planned(allocation: Allocation, aim: Rehearse) -> Planned:
     return Planned(
         name=allocation.name,
         plan=allocation.plan,
+        aim=aim,
         predicted=allocation.predicted,
         gap=allocation.gap,
         seconds=allocation.seconds,
     )
 
 
-def rehearse(job: Job, number: int, planned: Planned) -> Measurement:
-    """Cut, check, export and profile the plan before any training is spent on it: weights do not change the cost."""
-    pruned = prune(job.captured, job.groups, planned.plan)
-    _check_surgery(job, pruned, planned.plan)
-    return profiled(job, export(job, pruned, f"round-{number}-rehearsal", job.deployed, "int8"))
+def rehearse(job: Job, key: str, plan: Plan) -> Measurement:
+    """Cut, check, export and profile a plan before any training is spent on it: weights do not change the cost."""
+    pruned = prune(job.captured, job.groups, plan)
+    _check_surgery(job, pruned, plan)
+    return profiled(job, export(job, pruned, key, job.deployed, "int8"))
 
 
 def _check_surgery(job: Job, pruned: Captured, plan: Plan) -> None:
@@ -309,21 +316,21 @@ def _check_surgery(job: Job, pruned: Captured, plan: Plan) -> None:
         )
 
 
-def finish(job: Job, number: int, planned: Planned) -> Tuned:
+def finish(job: Job, number: int, plan: Plan) -> Tuned:
     """Fine-tune the plan, export it everywhere, pass the gates, and profile and evaluate every file."""
     data, task, progress = job.workload.data, job.workload.task, job.progress
     key = f"round-{number}-model"
-    tuned = prune(job.captured, job.groups, planned.plan)
+    tuned = prune(job.captured, job.groups, plan)
     folder = job.run.folder(key)
-    dense = keeps_all(job.groups, planned.plan)
+    dense = keeps_all(job.groups, plan)
     epochs = 0 if dense else job.run.spec.fit.epochs
     if folder is None:
         if not dense:  # nothing was removed, nothing to recover
-            progress.note(f"fine-tuning plan {planned.name}")
+            progress.note("fine-tuning the plan")
             tuned = _tuned(job, tuned, epochs=epochs)
         with job.run.write_folder(key) as work:
             save_state(tuned.module, work / "model.safetensors")
-            (work / "plan.json").write_text(planned.plan.model_dump_json(indent=1, by_alias=True) + "\n")
+            (work / "plan.json").write_text(plan.model_dump_json(indent=1, by_alias=True) + "\n")
     else:
         load_state(tuned.module, folder / "model.safetensors")
     progress.note("evaluating the pruned model")

@@ -13,7 +13,6 @@ import torch
 
 import edgeprune
 from edgeprune.cost import Cost, Measurement, Violation
-from edgeprune.decide import Round
 from edgeprune.device.fusion import fuse
 from edgeprune.documents import (
     ArtifactRow,
@@ -33,6 +32,7 @@ from edgeprune.documents import (
     op_rows,
     violation_row,
 )
+from edgeprune.evidence import Tried
 from edgeprune.graph import Graph
 from edgeprune.job import Job
 from edgeprune.pruning.groups import ChannelGroups
@@ -44,11 +44,20 @@ from edgeprune.worth import limit_rows, worth_rows
 
 @dataclass(frozen=True)
 class Played:
-    """One round: the plan, its costs, and the trained result once it was accepted."""
+    """One plan: what it was promised, its rehearsal and, if a round was spent on it, the trained result."""
 
     planned: Planned
-    round: Round
-    tuned: Tuned | None
+    rehearsal: Measurement
+    tuned: Tuned | None = None
+    round: int | None = None  # that it was trained in
+
+    def tried(self, job: Job) -> Tried:
+        """What the search may know of it."""
+        if self.tuned is None:
+            return Tried(self.planned.plan, self.rehearsal)
+        final, task = self.tuned.exported[job.deployed], job.workload.task
+        sign = 1 if task.higher_is_better else -1
+        return Tried(self.planned.plan, self.rehearsal, final.measurement, sign * final.validation[task.primary])
 
 
 def summarize(
@@ -91,12 +100,14 @@ def summarize(
         update={
             "violations": tuple(violation_row(v) for v in violations),
             "metric": metric,
-            "rounds": tuple(_round_row(job, r, i == chosen, reason) for i, r in enumerate(history)),
+            "rounds": _round_rows(job, history, chosen, reason),
+            "rehearsals": tuple(_row_of(job, entry, entry.rehearsal) for entry in history),
+            "correction": played.planned.aim.correction,
             "artifacts": {_format(name): found.artifact.path for name, found in tuned.exported.items()},
             "costs": _cost_rows(job, dense, played.planned.plan, tuned),
             "layers": keep_rows(job.groups, played.planned.plan),
-            "worth": worth_rows(job, found, played.planned.plan, played.round.correction),
-            "limits": limit_rows(job, played.planned.plan, played.round.correction),
+            "worth": worth_rows(job, found, played.planned.plan, played.planned.aim),
+            "limits": limit_rows(job, played.planned.plan, played.planned.aim),
             "race": tuple(_race_row(entry, entry is race.plans[0]) for entry in race.plans),
             "details": tuple(
                 ArtifactRow(
@@ -215,8 +226,30 @@ def keep_rows(groups: ChannelGroups, plan: Plan) -> tuple[KeepRow, ...]:
     return tuple(rows)
 
 
-def _round_row(job: Job, played: Played, chosen: bool, reason: str) -> RoundRow:
-    predicted, profiled = played.round.predicted, played.round.profiled
+def _round_rows(job: Job, history: Sequence[Played], chosen: int, reason: str) -> tuple[RoundRow, ...]:
+    """The rounds in the order they were played; one that was not chosen says why."""
+    rows: dict[int, RoundRow] = {}
+    for i, played in enumerate(history):
+        if played.round is None or played.tuned is None:
+            continue
+        final = played.tuned.exported[job.deployed]
+        assert final.measurement is not None
+        broken = "; ".join(str(violation) for violation in job.budget.violations(final.measurement.cost))
+        rows[played.round] = _row_of(job, played, final.measurement).model_copy(
+            update={
+                "metric": played.tuned.validation[job.workload.task.primary],
+                "decision": "accept" if i == chosen else "retry",
+                "reason": reason if i == chosen else broken or "another round was better",
+            }
+        )
+    return tuple(rows[number] for number in sorted(rows))
+
+
+def _row_of(job: Job, played: Played, found: Measurement) -> RoundRow:
+    """What a plan was predicted to cost and what a profile of its file then said."""
+    planned, profiled = played.planned, found.cost
+    predicted, plain = planned.predicted.cost, job.costing.of(planned.plan).cost
+    factor = predicted.latency_s / plain.latency_s if predicted.latency_s and plain.latency_s else None
     return RoundRow(
         budget_ns=nanoseconds(job.budget.latency_s),
         predicted_ns=nanoseconds(predicted.latency_s),
@@ -227,13 +260,10 @@ def _round_row(job: Job, played: Played, chosen: bool, reason: str) -> RoundRow:
         predicted_ram_bytes=predicted.ram_bytes,
         profiled_ram_bytes=profiled.ram_bytes,
         size_bytes=profiled.size_bytes,
-        plan=played.planned.name,
-        correction=played.round.correction.latency,
-        metric=None if played.tuned is None else played.tuned.validation[job.workload.task.primary],
-        solver_s=played.planned.seconds,
-        solver_gap=played.planned.gap,
-        decision="accept" if chosen else "retry",
-        reason=reason if chosen else "",
+        plan=planned.name,
+        correction=factor,
+        solver_s=planned.seconds,
+        solver_gap=planned.gap,
     )
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from edgeprune.cost import Correction, Cost
+from edgeprune.cost import Cost
+from edgeprune.decide import Rehearse
 from edgeprune.documents import LimitRow, Saving, WorthRow, nanoseconds
 from edgeprune.job import Job
 from edgeprune.pruning.allocation import Costing
@@ -20,12 +21,12 @@ from edgeprune.stages import Importance, bounds
 _What = Literal["latency_ns", "ram_bytes", "size_bytes"]
 
 
-def worth_rows(job: Job, found: Importance, plan: Plan, correction: Correction) -> tuple[WorthRow, ...]:
+def worth_rows(job: Job, found: Importance, plan: Plan, aim: Rehearse) -> tuple[WorthRow, ...]:
     """Per group: widths, the share of its importance that stays, its measured damage, and what its shrinking bought.
 
     Groups share operators (one's outputs are another's inputs), so the savings of single groups do not add up.
     """
-    costing, full, widths = replace(job.costing, correction=correction), _full(job), plan.widths(job.groups)
+    costing, full, widths = replace(job.costing, correction=aim.correction), _full(job), plan.widths(job.groups)
     dense, planned = _cost(costing, full), _cost(costing, widths)
     rows = []
     for i, group in enumerate(job.groups.groups):
@@ -47,10 +48,10 @@ def worth_rows(job: Job, found: Importance, plan: Plan, correction: Correction) 
     return tuple(rows)
 
 
-def limit_rows(job: Job, plan: Plan, correction: Correction) -> tuple[LimitRow, ...]:
+def limit_rows(job: Job, plan: Plan, aim: Rehearse) -> tuple[LimitRow, ...]:
     """Every limit the plan was solved under, and for how many shrunk groups it forbids the next wider level."""
-    costing, widths = replace(job.costing, correction=correction), plan.widths(job.groups)
-    limits = bounds(job, costing)
+    costing, widths = replace(job.costing, correction=aim.correction), plan.widths(job.groups)
+    limits = bounds(job, aim)
     dense, planned = _cost(costing, _full(job)), _cost(costing, widths)
     wider = []
     for i, levels in enumerate(job.levels):

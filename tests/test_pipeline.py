@@ -13,6 +13,7 @@ from torch import nn
 
 from edgeprune import job, pipeline, stages, summary
 from edgeprune.cost import Correction, Cost, Measurement, Source
+from edgeprune.decide import Rehearse
 from edgeprune.device.estimate import estimate
 from edgeprune.documents import FitRecord
 from edgeprune.errors import UsageError
@@ -222,8 +223,8 @@ def test_a_file_that_costs_more_than_planned_is_solved_again(tmp_path: Path, mon
 
     monkeypatch.setattr(job, "profile", with_extra_operators)
     record = pipeline.fit(spec(tmp_path))
-    assert len(record.rounds) >= 2
-    first, last = record.rounds[0], record.rounds[-1]
+    assert len(record.rehearsals) >= 2 and len(record.rounds) == 1
+    first, last = record.rehearsals[0], record.rounds[-1]
     assert first.profiled_ns is not None and first.predicted_ns is not None
     assert first.profiled_ns > first.predicted_ns + 30_000
     assert last.predicted_ns is not None and last.profiled_ns is not None
@@ -309,13 +310,16 @@ def test_a_device_that_never_meets_ends_as_missed(tmp_path: Path, monkeypatch: p
         stages,
         "floor",
         lambda _, dense: stages.Floor(
-            feasible=True, measurement=dense.measurement, binding=(), correction=Correction(), anchor=None
+            feasible=True,
+            measurement=dense.measurement,
+            binding=(),
+            aim=Rehearse(correction=Correction(), latency_s=250e-6, reason="made up"),
         ),
     )
     record = pipeline.fit(spec(tmp_path))
     assert record.verdict == "missed"
     assert record.exit_code == 3
-    assert len(record.rounds) <= 3
+    assert len(record.rounds) == 1, "a plan that cannot hold is trained once, for the verdict"
 
 
 def test_a_latency_limit_where_there_is_no_latency_model_names_what_works(tmp_path: Path) -> None:

@@ -108,7 +108,6 @@ class CalibratedModel(Value):
         cache_bytes: As in `amounts`.
         call_s: Seconds of one inference on top of its operators.
         band: 80 % interval of measured over estimated time, of networks that were not in the fit.
-        correction: Factor on everything, from comparing an estimate with a measurement of a later stage.
         source: Where the numbers come from, in a sentence.
     """
 
@@ -120,7 +119,6 @@ class CalibratedModel(Value):
     cache_bytes: int | None = Field(ge=1)
     call_s: float = Field(ge=0)
     band: Band
-    correction: float = Field(1.0, gt=0)
     source: str = ""
 
     def op_s(self, op: Op) -> float:
@@ -129,7 +127,7 @@ class CalibratedModel(Value):
         if law is None:
             return 0.0
         terms = amounts(op, law.tiles, self.cache_bytes, ELEMENT_BYTES[self.precision])
-        return self.correction * sum(amount * price for amount, price in zip(terms, law.prices_s))
+        return sum(amount * price for amount, price in zip(terms, law.prices_s))
 
     def law(self, op: Op) -> Law | None:
         """The law that prices an op, or the one that stands in."""
@@ -138,13 +136,9 @@ class CalibratedModel(Value):
 
     def total_s(self, ops: Iterable[Op]) -> float:
         """Seconds of one inference."""
-        return self.correction * self.call_s + sum(self.op_s(op) for op in ops)
+        return self.call_s + sum(self.op_s(op) for op in ops)
 
     def interval_s(self, ops: Iterable[Op]) -> tuple[float, float]:
         """80 % interval of one inference, in seconds."""
         total = self.total_s(ops)
         return total * self.band.low, total * self.band.high
-
-    def corrected(self, ratio: float) -> CalibratedModel:
-        """The same model with every estimate multiplied by `ratio` (observed over estimated)."""
-        return self.model_copy(update={"correction": self.correction * ratio})

@@ -56,7 +56,7 @@ def estimate(
     sequence = tuple(ops) if runtime in _PADS_APART else absorb_padding(tuple(ops))
     offered = target.runtime(runtime)
     threads = threads or offered.threads
-    model = latency or load_latency_model(target, runtime, precision, threads)
+    model = load_latency_model(target, runtime, precision, threads) if latency is None else latency
     notes = (model.source,) if model and model.source else ()
     if model is None:
         missing = f"no latency model for {target.name}, {runtime}, {precision}, {threads} thread(s)"

@@ -63,15 +63,11 @@ class DeviceModel(Protocol):
         ...
 
     def total_s(self, ops: Iterable[Op]) -> float:
-        """Seconds of one inference."""
+        """Seconds of one inference; of no operators, the fixed time of a call."""
         ...
 
     def interval_s(self, ops: Iterable[Op]) -> tuple[float, float]:
         """80 % interval of one inference, in seconds."""
-        ...
-
-    def corrected(self, ratio: float) -> DeviceModel:
-        """The same model with every estimate multiplied by `ratio` (observed over estimated)."""
         ...
 
 
@@ -83,7 +79,6 @@ class LatencyModel(Value):
         gathers_patches: Whether the runtime copies the patches of spatial convolutions together before it multiplies.
             CMSIS-NN and ruy do; XNNPACK reads them in place, so that thin layers cost no more than their share.
         band: 80 % interval of measured over estimated time, for networks of a family not in the fit.
-        correction: Factor on everything, from comparing an estimate with a measurement of a later stage.
         source: Where the numbers come from, in a sentence.
     """
 
@@ -99,7 +94,6 @@ class LatencyModel(Value):
     first_conv_extra_channels: int = Field(0, ge=0)
     gathers_patches: bool = False
     band: Band
-    correction: float = Field(1.0, gt=0)
     source: str = ""
 
     def op_s(self, op: Op) -> float:
@@ -110,7 +104,7 @@ class LatencyModel(Value):
             # One channel more never makes a convolution faster: the price at the last thin width is a floor.
             thin = self._work(op.resized(_THIN, op.out_channels)).first_conv_macs
             seconds += max(0.0, thin * self.first_conv_s_per_mac - terms.conv_macs * self.conv_s_per_mac)
-        return self.correction * seconds
+        return seconds
 
     def _work(self, op: Op) -> Work:
         return work(op, self.first_conv_extra_channels, self.gathers_patches)
@@ -135,10 +129,6 @@ class LatencyModel(Value):
         """80 % interval of one inference, in seconds."""
         total = self.total_s(ops)
         return total * self.band.low, total * self.band.high
-
-    def corrected(self, ratio: float) -> LatencyModel:
-        """The same model with every estimate multiplied by `ratio` (observed over estimated)."""
-        return self.model_copy(update={"correction": self.correction * ratio})
 
 
 class Work(NamedTuple):

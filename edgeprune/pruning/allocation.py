@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from edgeprune.cost import Correction, Measurement
+from edgeprune.device.corrected import Corrected
 from edgeprune.device.estimate import ELEMENT_BYTES, counts_process, estimate, size_bytes
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
@@ -58,9 +59,9 @@ class Costing:
     correction: Correction
 
     @property
-    def model(self) -> DeviceModel | None:
+    def model(self) -> Corrected | None:
         """The corrected device model."""
-        return None if self.latency is None else self.latency.corrected(self.correction.latency)  # offset apart
+        return None if self.latency is None else Corrected(self.latency, self.correction)
 
     def of_ops(self, ops: Sequence[Op]) -> Measurement:
         """The corrected estimate of fused operators."""
@@ -71,10 +72,6 @@ class Costing:
             "ram_bytes": cost.ram_bytes + self.correction.ram_bytes,
             "size_bytes": cost.size_bytes + self.correction.size_bytes,
         }
-        if self.latency is not None and cost.latency_s is not None:
-            latency_s = cost.latency_s + self.correction.latency_offset_s
-            band = self.latency.band
-            update |= {"latency_s": latency_s, "latency_interval_s": (latency_s * band.low, latency_s * band.high)}
         return plain.model_copy(update={"cost": cost.model_copy(update=update)})
 
     def of(self, plan: Plan) -> Measurement:
@@ -140,10 +137,16 @@ def most_valuable(
 def uniform_within(
     costing: Costing, bounds: Bounds, scores: Mapping[str, Vector], step: int, min_keep: float
 ) -> Allocation | None:
-    """The widest uniform plan within the bounds: one share for every group, rounded to the step."""
+    """The widest plan within the bounds that is as uniform as the step allows.
+
+    One share for every group, rounded to the step; where the next share would take several groups over the bounds
+    together, as many of them as fit are a step wider, in order.
+    """
 
     def at(share: float) -> Allocation:
-        plan = uniform(costing.groups, share, step, scores)
+        return of(uniform(costing.groups, share, step, scores))
+
+    def of(plan: Plan) -> Allocation:
         return Allocation("uniform", plan, costing.of(plan), None, 0.0)
 
     best, low, high = at(min_keep), min_keep, 1.0
@@ -156,6 +159,11 @@ def uniform_within(
             best, low = tried, middle
         else:
             high = middle
+    for name, wider in uniform(costing.groups, high, step, scores).keep.items():
+        if len(wider) > len(best.plan.keep[name]):
+            tried = of(best.plan.model_copy(update={"keep": {**best.plan.keep, name: wider}}))
+            if holds(bounds, tried.predicted):
+                best = tried
     return best
 
 
@@ -189,7 +197,7 @@ def _problem(costing: Costing, bounds: Bounds, levels: Levels, values: Mapping[s
     groups, ops, merges = costing.groups, costing.ops, Merges(levels)
     limits: list[Limit] = []
     if bounds.latency_s is not None and costing.model is not None:
-        room_s = bounds.latency_s - costing.correction.latency_offset_s
+        room_s = bounds.latency_s - costing.model.total_s(())
         limits.append(Limit("latency", tabulate(ops, groups, levels, costing.model.op_s, merges), room_s))
     size = tabulate(ops, groups, levels, partial(_op_bytes, costing.precision), merges)
     file_bytes = size_bytes((), costing.precision)

@@ -49,6 +49,7 @@ def render_html(record: FitRecord) -> str:
         before_after_chart=charts.before_after_chart(record),
         rounds_chart=charts.rounds_chart(record),
         rounds=tables.rounds(record),
+        rehearsals=tables.rehearsals(record),
         bars=charts.keep_bars(record),
         race=tables.race(record),
         operators=tables.operators(record),

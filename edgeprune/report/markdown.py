@@ -18,6 +18,7 @@ def render_markdown(record: FitRecord) -> str:
     sections = (
         ("Before and after", tables.before_after(record)),
         ("Rounds", tables.rounds(record)),
+        ("Rehearsals", tables.rehearsals(record)),
         ("Raced plans", tables.race(record)),
         ("Channels kept per layer", _kept(record)),
         ("Operators of the deployed file", tables.operators(record)),

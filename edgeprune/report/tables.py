@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgeprune.documents import CostRow, Figure, FitRecord
+from edgeprune.documents import CostRow, Figure, FitRecord, RoundRow
 from edgeprune.report.text import UNKNOWN, interval_text, metric_text, threads_text, time_text
 from edgeprune.units import format_size
 
@@ -67,10 +67,19 @@ def before_after(record: FitRecord) -> Table:
 
 
 def rounds(record: FitRecord) -> Table:
-    """What each round promised and what its file then cost."""
-    source = " or ".join(dict.fromkeys(row.source.value for row in record.rounds))
+    """What each trained plan was promised and what its final file cost."""
+    return _tries(record, record.rounds, "round")
+
+
+def rehearsals(record: FitRecord) -> Table:
+    """What each plan was promised and what its untrained file cost."""
+    return _tries(record, record.rehearsals, "rehearsal")
+
+
+def _tries(record: FitRecord, tries: Sequence[RoundRow], what: str) -> Table:
+    source = " or ".join(dict.fromkeys(row.source.value for row in tries))
     columns = (
-        ("round", ""),
+        (what, ""),
         ("plan", ""),
         ("predicted", "estimated, by the solver"),
         ("profiled", f"{source}, from the file"),
@@ -90,9 +99,9 @@ def rounds(record: FitRecord) -> Table:
             Cell(metric_text(row.metric, record.metric)),
             Cell(UNKNOWN if row.profiled_ram_bytes is None else format_size(row.profiled_ram_bytes)),
             Cell(UNKNOWN if row.size_bytes is None else format_size(row.size_bytes)),
-            Cell(row.decision, row.reason),
+            Cell(row.decision or UNKNOWN, row.reason),
         )
-        for number, row in enumerate(record.rounds, 1)
+        for number, row in enumerate(tries, 1)
     )
     return Table(columns, rows, (0, 2, 3, 4, 5, 6, 7))
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.cost import Source
+from edgeprune.cost import Correction, Source
+from edgeprune.device.corrected import Corrected
 from edgeprune.device.estimate import ELEMENT_BYTES, estimate, size_bytes
 from edgeprune.device.latency import load_latency_model
 from edgeprune.device.ops import Op
@@ -39,7 +40,10 @@ def test_a_corrected_model_is_used_as_given() -> None:
     target = load_target("rpi4")
     shipped = load_latency_model(target, "tflite", "int8", 4)
     assert shipped is not None
-    plain, doubled = estimate(PADDED, target), estimate(PADDED, target, latency=shipped.corrected(2.0))
+    plain, doubled = (
+        estimate(PADDED, target),
+        estimate(PADDED, target, latency=Corrected(shipped, Correction(latency=2.0))),
+    )
     assert doubled.cost.latency_s == pytest.approx(2 * plain.cost.latency_s)  # type: ignore[operator]
 
 

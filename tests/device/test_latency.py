@@ -91,13 +91,6 @@ def test_the_interval_is_the_band_around_the_sum() -> None:
     assert MODEL.interval_s([op, op]) == pytest.approx((0.8 * total, 1.3 * total))
 
 
-def test_a_correction_multiplies_every_op_and_adds_up() -> None:
-    op = Op("y", "dense", ("x",), "y", 640, 128)
-    assert MODEL.corrected(1.5).op_s(op) == pytest.approx(1.5 * MODEL.op_s(op))
-    assert MODEL.corrected(1.5).corrected(2.0).correction == pytest.approx(3.0)
-    assert MODEL.correction == 1.0
-
-
 def test_a_band_upside_down_is_refused() -> None:
     with pytest.raises(ValueError, match=r"low 2\.0 above high 1\.0"):
         Band(low=2.0, high=1.0)

@@ -26,7 +26,7 @@ from edgeprune.pruning.allocation import (
 )
 from edgeprune.pruning.groups import channel_groups
 from edgeprune.pruning.limits import resized, tabulate, width_levels
-from edgeprune.pruning.plan import Plan, apply, removable_together
+from edgeprune.pruning.plan import Plan, apply, removable_together, uniform
 from edgeprune.pruning.trace import trace
 from edgeprune.target import load_target
 from tests.pruning.nets import NETS, randomised
@@ -70,6 +70,11 @@ def test_every_allocation_holds_all_bounds_at_once(name: str, where: str, seed: 
     assert holds(bounds, best.predicted)
     if even is not None:
         assert holds(bounds, even.predicted)
+    for share in np.linspace(0.1, 1.0, 8):
+        plan = uniform(found.groups, float(share), 2, scores)
+        if holds(bounds, found.of(plan)):
+            assert even is not None and even.predicted.cost.latency_s is not None
+            assert all(len(kept) <= len(even.plan.keep[name]) for name, kept in plan.keep.items())
 
 
 @pytest.mark.parametrize("name", ["residual", "dense_block", "inverted_residual", "padded_shortcut", "squeeze_excite"])

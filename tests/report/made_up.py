@@ -135,6 +135,16 @@ def made_up_record(**changes: object) -> FitRecord:
                 reason="all limits hold",
             ),
         ),
+        rehearsals=(
+            RoundRow(
+                budget_ns=20_000_000,
+                predicted_ns=16_400_000,
+                profiled_ns=18_300_000,
+                source=Source.ESTIMATED,
+                plan="score",
+                correction=1.0,
+            ),
+        ),
         artifacts={name: RUN / "artifacts" / f"model.{end}" for name, end in ENDINGS.items()},
         run=RUN,
         name="demo",

@@ -1,0 +1,80 @@
+"""What the profiles of a run say of its device model: the anchors and trials of the search, and each next aim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edgeprune.cost import Correction, Measurement, Source
+from edgeprune.decide import Rehearse, Seen, Trial, first_aim
+from edgeprune.device.corrected import op_factors
+from edgeprune.job import Job
+from edgeprune.pruning.plan import Plan, keeps_all
+
+# Shares of the latency budget that plans leave free, besides the margin that profiles show.
+_MEASURED_GUARD = 0.01  # what a later measurement of the same file may add
+_ESTIMATED_GUARD = 0.005  # what the exporter may do to a plan's estimate
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A plan with its profiles: of the exported, untrained file and, once it was trained, of the final one."""
+
+    plan: Plan
+    rehearsed: Measurement
+    confirmed: Measurement | None = None
+    quality: float | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The same profiles beside what the device model says, with all that was learnt about single operators."""
+
+    anchors: tuple[Seen, ...]
+    trials: tuple[Trial, ...]
+    ops: dict[str, float]
+
+    def aim(self, decided: Rehearse) -> Rehearse:
+        """The decided aim with the factors on single operators, which its line was drawn for."""
+        return decided.model_copy(update={"correction": decided.correction.model_copy(update={"ops": self.ops})})
+
+
+def guard(job: Job) -> float:
+    """Share of the latency budget that plans leave free, besides the margin that profiles show."""
+    return _MEASURED_GUARD if job.target.latency == "measured" else _ESTIMATED_GUARD
+
+
+def evidence(job: Job, anchors: Sequence[tuple[Plan, Measurement]], tried: Sequence[Tried] = ()) -> Evidence:
+    """What the profiles so far say.
+
+    Only measured operators teach: the estimate of an exported file comes from the same prices.
+
+    Args:
+        anchors: Plans that were profiled and are no candidates: the dense model, the smallest one.
+    """
+    profiles = [*anchors, *((one.plan, one.rehearsed) for one in tried)]
+    profiles += [(one.plan, one.confirmed) for one in tried if one.confirmed is not None]
+    measured = [(plan, found) for plan, found in profiles if found.cost.source is Source.MEASURED]
+    plain = replace(job.costing, correction=Correction())
+    ops = op_factors([(plain.of(plan).ops, found.ops) for plan, found in measured])
+    bent = replace(job.costing, correction=Correction(ops=ops))
+
+    def seen(plan: Plan, found: Measurement) -> Seen:
+        return Seen(plain=bent.of(plan).cost, cost=found.cost, typical_s=found.typical_s)
+
+    trials = tuple(
+        Trial(
+            rehearsed=seen(one.plan, one.rehearsed),
+            confirmed=None if one.confirmed is None else seen(one.plan, one.confirmed),
+            quality=one.quality,
+            widest=keeps_all(job.groups, one.plan),
+        )
+        for one in tried
+    )
+    return Evidence(tuple(seen(plan, found) for plan, found in anchors), trials, ops)
+
+
+def first(job: Job, anchors: Sequence[tuple[Plan, Measurement]]) -> Rehearse:
+    """What the first plans are solved with."""
+    known = evidence(job, anchors)
+    return known.aim(first_aim(job.budget, known.anchors, guard(job)))
