@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from bench import fit, host, prune
+from bench import fit, host, loop, prune
 from bench.cells import open_sheet, read_document
 from edgeprune.errors import MeasurementError, UsageError
 from tests.pruning.nets import NETS
@@ -113,3 +113,26 @@ def test_half_the_latency_of_a_small_net_is_met_by_measurement(monkeypatch: pyte
     assert found["source"] == "measured" and found["verdict"] in ("met", "missed")
     assert found["undershoot"]["latency"] == pytest.approx(1 - found["latency_ns"] / found["budget_ns"], abs=1e-4)
     assert (tmp_path / found["run"] / "record.json").is_file()
+
+
+def test_budgets_are_spread_over_the_nets() -> None:
+    assert [len(shares) for shares in loop.spread(20, 3)] == [7, 7, 6]
+    assert all(0.15 < share < 0.9 for shares in loop.spread(20, 3) for share in shares)
+    assert loop.chosen_nets("demo, mobile") == ("demo", "mobile")
+    with pytest.raises(UsageError, match="unknown net 'mobil'") as caught:
+        loop.chosen_nets("mobil")
+    assert "mobile" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_the_loop_meets_a_budget_of_a_small_net_by_measurement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for module in ("bench.command", "bench.loop"):
+        monkeypatch.setattr(f"{module}.ROOT", tmp_path)
+    statuses = (loop.main(["--smoke", "--quiet"]) for _ in range(_ATTEMPTS))
+    assert next((status for status in statuses if status != MeasurementError.exit_code), None) == 0
+    cells = read_document(tmp_path / "runs" / "bench" / "loop-smoke" / "results.json")["cells"]
+    (reach, found) = (cell["result"] for cell in cells.values())
+    assert reach["smallest_ns"] < found["budget_ns"] < reach["dense_ns"]
+    assert found["source"] == "measured" and found["verdict"] in ("met", "missed")
+    assert (found["verdict"] == "met") == (found["undershoot"] >= 0)
+    assert 1 <= found["rounds"] <= 3 and found["rounds"] <= found["rehearsals"]

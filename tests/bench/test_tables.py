@@ -20,7 +20,7 @@ def fill(path: Path, name: str, cells: dict[str, dict[str, Any]]) -> None:
         sheet.cell(key, lambda: result)  # noqa: B023
 
 
-COMMANDS = ("fit", "host", "prune", "zoo", "device-models")
+COMMANDS = ("fit", "host", "loop", "prune", "zoo", "device-models")
 ARM: dict[str, Any] = {"fp32": 0.9173, "int8": {"tflite": 0.9151, "onnx": 0.9149}, "parameters": 269722, "macs": 41e6}
 FIT = {
     "dense": ARM,
@@ -55,6 +55,31 @@ HOST = {
         "drop": 0.004,
     },
 }
+LOOP = {
+    "mobile/range": {"smallest_ns": 200_000, "dense_ns": 1_000_000, "dense": 0.5, "run": "runs/x"},
+    "mobile/0.400": {
+        "verdict": "met",
+        "source": "measured",
+        "latency_ns": 480_000,
+        "budget_ns": 500_000,
+        "undershoot": 0.04,
+        "rounds": 1,
+        "rehearsals": 3,
+        "drop": 0.02,
+        "seconds": 61.2,
+    },
+    "mobile/0.700": {
+        "verdict": "missed",
+        "source": "measured",
+        "latency_ns": 780_000,
+        "budget_ns": 760_000,
+        "undershoot": -0.0263,
+        "rounds": 3,
+        "rehearsals": 9,
+        "drop": 0.01,
+        "seconds": 161.0,
+    },
+}
 PRUNE = {
     "resnet50/64": {
         "error": 3.2e-7,
@@ -80,7 +105,7 @@ def test_what_was_not_measured_is_named_with_its_command(tmp_path: Path) -> None
 
 
 def test_figures_become_rows(tmp_path: Path) -> None:
-    for name, cells in (("fit", FIT), ("host", HOST), ("prune", PRUNE)):
+    for name, cells in (("fit", FIT), ("host", HOST), ("loop", LOOP), ("prune", PRUNE)):
         fill(tmp_path, name, cells)
     text = page(tmp_path)
     assert text.count("Not measured") == 2 and text == page(tmp_path)  # the list of models, device models
@@ -89,6 +114,10 @@ def test_figures_become_rows(tmp_path: Path) -> None:
     assert "not equal within 2 %: uniform by +3.5 %" in text and "noise floor 0.4 %" in text
     assert "Seed 0: met in 2 round(s), 98.0 % of the budget used." in text
     assert "| latency | 0 | met | measured | 1.950 | 2.000 | 7.00 |  | 2.5 | 2 | 0.40 |" in text
+    assert "Smallest to dense: mobile 0.200 to 1.000 ms. 1 of 2 met, all by measured latency;" in text
+    assert "median undershoot 4.0 %" in text.replace("\n", " ") and "at most 3." in text
+    assert "| mobile | 0.500 | 0.480 | met | 4.0 | 1 | 3 | 2.0 | 61 |" in text
+    assert "| mobile | 0.760 | 0.780 | missed | -2.6 | 3 | 9 | 1.0 | 161 |" in text
     assert "| resnet50 | 64 | 3.2e-07 | same | 2.50 | 0.21 | 0.12 | 0.33 |" in text
     assert "| resnet50 | 64 | 0.5 | 0.08 | 0.500 | 1.25 | 0.09 |" in text
     assert "| resnet50 | 64 | 0.25 | 0.30 | infeasible | 0.40 |  |" in text
