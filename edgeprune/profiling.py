@@ -24,6 +24,7 @@ from edgeprune.cost import Cost, Measurement, OpCost, Percentile, Source
 from edgeprune.device.estimate import estimate
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.ops import Op
+from edgeprune.device_lock import device_lock
 from edgeprune.errors import MeasurementError, UsageError, missing_extra
 from edgeprune.percentiles import QUANTILES, Slice, bounds, disturbed, needed_runs, percentile, slowdown
 from edgeprune.progress import SILENT, Progress
@@ -85,7 +86,7 @@ def profile(
     contents = read_contents(path, backend.NAME, arena=arena)
     if target.latency != "measured":
         return _estimated(path, contents, target, runtime, threads, latency)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, device_lock("host", progress):
         samples = _save_inputs(inputs, Path(scratch))
         document = _steady_run(path, backend.NAME, threads, at, runs, samples, progress)
         times: Times = ()
@@ -316,7 +317,7 @@ def compare_p50(
     names = {backends.for_file(path).NAME for path in paths}
     if len(names) != 1:
         raise UsageError(f"{len(paths)} files for {', '.join(sorted(names))} cannot be timed in one process")
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, device_lock("host"):
         samples = _save_inputs(inputs, Path(scratch))
         everything = [*paths, *[paths[0]] * _NOISE_REPEATS]
         document = run_bench(everything, names.pop(), threads, runs, samples, min_time_s)
