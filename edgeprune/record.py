@@ -164,8 +164,10 @@ class Run:
         with _room(file):
             _write(file, (json.dumps(line, ensure_ascii=False) + "\n").encode(), os.O_APPEND, sync=False)
 
-    def adopt(self, source: Path, keys: Iterable[str], apart: Collection[str]) -> None:
-        """Take over what another run has finished under these keys, stages and folders, unless it is here already.
+    def adopt(
+        self, source: Path, apart: Collection[str], stages: Iterable[str] = (), folders: Iterable[str] = ()
+    ) -> None:
+        """Take over what another run has finished of these stages and folders, unless it is here already.
 
         Args:
             apart: Dotted keys of the job that the two runs may differ in: what was computed does not depend on them.
@@ -181,14 +183,15 @@ class Run:
                 where=str(source),
                 hint="start again in a new folder",
             )
-        for key in keys:
-            stage, folder = source / "stages" / f"{_checked(key)}.json", source / key
-            if stage.is_file() and not self._stage_file(key).exists():
-                write_text(self._stage_file(key), stage.read_text(encoding="utf-8"))
+        for key in stages:
+            file = source / "stages" / f"{_checked(key)}.json"
+            if file.is_file() and not self._stage_file(key).exists():
+                write_text(self._stage_file(key), file.read_text(encoding="utf-8"))
                 self.event(key, adopted=str(source))
-            if folder.is_dir() and self.folder(key) is None:
+        for key in folders:
+            if (source / _checked(key)).is_dir() and self.folder(key) is None:
                 with self.write_folder(key) as work:
-                    shutil.copytree(folder, work, dirs_exist_ok=True)
+                    shutil.copytree(source / key, work, dirs_exist_ok=True)
 
     def finish(self, record: FitRecord) -> None:
         """Store the whole run's record."""

@@ -196,6 +196,14 @@ def resolved_toml(spec: Spec) -> str:
     return "\n".join(lines) + "\n"
 
 
+def anchored(spec: Spec) -> Spec:
+    """The same job for processes that start in another folder: every file name is absolute."""
+    tree = spec.model_dump(mode="json", exclude_none=True)
+    _anchor(tree, Path.cwd())
+    tree["out"] = str(Path.cwd() / spec.out)
+    return Spec.model_validate(tree)
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
@@ -259,6 +267,11 @@ def _anchor(tree: dict[str, Any], base: Path) -> None:
         table = tree.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = _anchored(table[key], base, plain=key == "weights")
+    if isinstance(tree.get("task"), str):
+        tree["task"] = _anchored(tree["task"], base, plain=False)
+    target = tree.get("target")
+    if isinstance(target, dict) and isinstance(target.get("name"), str) and target["name"].endswith(".toml"):
+        target["name"] = str(base / target["name"])
 
 
 def _anchored(text: str, base: Path, *, plain: bool) -> str:

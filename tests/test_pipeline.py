@@ -186,7 +186,7 @@ def test_a_fit_that_adopts_what_was_prepared_for_another_budget_is_that_of_a_pla
     for name in ("evaluated", "dense", "importance_and_curves"):
         monkeypatch.setattr(stages, name, lambda *_: pytest.fail("was computed again"))
     with create_or_reopen(tmp_path / "points" / "a", spec(tmp_path / "points"), "a") as run:
-        run.adopt(shared.path, ("evaluated", "dense", "importance"), ("out", "budget.latency"))
+        run.adopt(shared.path, ("out", "budget.latency"), ("evaluated", "dense", "importance"))
         assert same_result(pipeline.fit_in(run), finished)
 
 

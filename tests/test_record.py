@@ -353,7 +353,7 @@ def test_what_another_run_finished_is_adopted_once(tmp_path: Path) -> None:
             (work / "deep" / "model.onnx").write_text("whole")
     with create(two, "x") as run:
         for _ in range(2):
-            run.adopt(source.path, ("dense", "importance"), ("out", "budget.latency"))
+            run.adopt(source.path, ("out", "budget.latency"), ("dense", "importance"), ("dense", "smallest"))
         assert run.load("dense", Result) == Result(number=7.0) and run.load("importance", Result) is None
         assert (run.path / "dense/deep/model.onnx").read_text() == "whole"
         assert [json.loads(line)["adopted"] for line in lines(run)] == [str(source.path)]
@@ -372,4 +372,4 @@ def test_results_of_another_job_are_not_adopted(
 ) -> None:
     with create(Spec(out=tmp_path), "x") as source, create(Spec(out=tmp_path, **change), "x") as run:
         with pytest.raises(UsageError, match=f"not those of this job: {named} differ"):
-            run.adopt(source.path, ("dense",), apart)
+            run.adopt(source.path, apart, ("dense",))

@@ -29,6 +29,8 @@ CORE = (
     "onnxruntime",
     "pillow",
     "scikit-learn",
+    "joblib",
+    "threadpoolctl",
 )
 
 
@@ -46,6 +48,7 @@ EXTRAS = (
     Extra("tflite", ("litert-torch", "ai-edge-quantizer", "ai-edge-litert"), "export to TFLite", "~950 MB installed"),
     Extra("openvino", ("openvino",), "export to OpenVINO and its runtime", "~180 MB installed"),
     Extra("mcu", ("ai-edge-litert",), "the TFLite runtime alone, for microcontroller files", "~60 MB installed"),
+    Extra("cluster", ("distributed",), "sweeps on machines of a Dask cluster", "~35 MB installed"),
 )
 
 

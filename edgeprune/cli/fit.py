@@ -42,14 +42,12 @@ def fit(
     at: options.At = None,
     ram: Annotated[str | None, typer.Option(metavar="SIZE", help="Limit on peak memory: 256KiB.")] = None,
     size: Annotated[str | None, typer.Option(metavar="SIZE", help="Limit on the file: 1MB.")] = None,
-    max_drop: Annotated[str | None, typer.Option(metavar="DROP", help="Limit on the metric's loss: 1pp or 2%.")] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Fine-tuning epochs per round.")] = None,
+    max_drop: options.MaxDrop = None,
+    epochs: options.Epochs = None,
     rounds: Annotated[int | None, typer.Option(metavar="N", help="At most so many rounds.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Everything random follows from it.")] = None,
-    step: Annotated[
-        int | None, typer.Option(metavar="N", help="Widths are multiples of this; default: target's.")
-    ] = None,
-    distill: Annotated[bool | None, typer.Option("--distill/--no-distill", help="Learn from the dense model.")] = None,
+    seed: options.Seed = None,
+    step: options.Step = None,
+    distill: options.Distill = None,
     formats: options.Formats = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run folders (runs).")] = None,
     resume: Annotated[
@@ -119,14 +117,14 @@ def _check_budget(spec: Spec) -> None:
 def _fit(spec: Spec, *, quiet: bool, debug: bool) -> FitRecord:
     if spec.is_demo:
         typer.echo(DEMO, err=True)
-    with only_results_on_stdout(debug=debug), _resumable(spec.out):
+    with only_results_on_stdout(debug=debug), resumable(spec.out):
         from edgeprune import pipeline
 
         return pipeline.fit(spec, progress(quiet=quiet))
 
 
 def _resume(path: Path, *, quiet: bool, debug: bool) -> FitRecord:
-    with only_results_on_stdout(debug=debug), _resumable(path.parent):
+    with only_results_on_stdout(debug=debug), resumable(path.parent):
         from edgeprune import pipeline
 
         return pipeline.resume(path, progress(quiet=quiet))
@@ -139,8 +137,8 @@ def _show(record: FitRecord, *, json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _resumable(out: Path) -> Iterator[None]:
-    """Ctrl-C and termination end with the command that continues this run."""
+def resumable(out: Path, verb: str = "fit") -> Iterator[None]:
+    """Ctrl-C and termination end with the command that continues what this process was writing below `out`."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as err:
@@ -153,7 +151,7 @@ def _resumable(out: Path) -> Iterator[None]:
         stop = InterruptedFit(
             "terminated" if terminated else "interrupted",
             where=str(run or out),
-            hint=f"continue with edgeprune fit --resume {run}" if run else "nothing was written yet; start again",
+            hint=f"continue with edgeprune {verb} --resume {run}" if run else "nothing was written yet; start again",
         )
         stop.exit_code = 143 if terminated else 130
         raise stop from None

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import edgeprune
-from edgeprune.cli import doctor, explain, export, fit, inspect, profile, report, targets
+from edgeprune.cli import doctor, explain, export, fit, inspect, profile, report, sweep, targets
 from edgeprune.errors import EdgepruneError, UsageError
 
 EXIT_CODES = (
@@ -44,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command(short_help="Model and budget in, checked artifacts out.")(fit.fit)
+app.command(short_help="Many budgets and targets in, the front of accuracy out.")(sweep.sweep)
 app.command(short_help="What can be pruned, what cannot and why, what it costs.")(inspect.inspect)
 app.command(short_help="What a run pruned, what it was worth, what it bought.")(explain.explain)
 app.command(short_help="A model as it is to ONNX, TFLite, OpenVINO.")(export.export)

@@ -35,6 +35,11 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", he
 At = Annotated[
     str | None, typer.Option("--at", metavar="p50|p90|p99", help="Percentile that latency is judged on (p90).")
 ]
+MaxDrop = Annotated[str | None, typer.Option(metavar="DROP", help="Limit on the metric's loss: 1pp or 2%.")]
+Epochs = Annotated[int | None, typer.Option(metavar="N", help="Fine-tuning epochs per round.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Everything random follows from it.")]
+Step = Annotated[int | None, typer.Option(metavar="N", help="Widths are multiples of this; default: target's.")]
+Distill = Annotated[bool | None, typer.Option("--distill/--no-distill", help="Learn from the dense model.")]
 Formats = Annotated[
     list[str] | None,
     typer.Option("--format", metavar="NAME", help="onnx, tflite or openvino; repeatable; default: all installed."),

@@ -1,4 +1,4 @@
-"""`edgeprune report`: the report of a finished run, made again from its record."""
+"""`edgeprune report`: the report of a finished run or sweep, made again from its record."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from edgeprune.cli import options
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run or sweep.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print it as Markdown, write nothing.")] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Write report.html and report.md of a run again, and print its summary."""
+    from edgeprune.front.folder import is_sweep
+
+    if is_sweep(run):
+        _sweep(run, markdown=markdown, json=json)
+        return
     from edgeprune.record import read_record
 
     record = read_record(run)
@@ -30,3 +35,15 @@ def report(
 
     write_reports(run, record)
     typer.echo(record.to_json() if json else summary(record), nl=False)
+
+
+def _sweep(folder: Path, *, markdown: bool, json: bool) -> None:
+    from edgeprune.front.folder import read_sweep_record
+    from edgeprune.report.front import front_summary, render_front_markdown, write_sweep_reports
+
+    record = read_sweep_record(folder)
+    if markdown:
+        typer.echo(render_front_markdown(record), nl=False)
+        return
+    write_sweep_reports(folder, record)
+    typer.echo(record.to_json() if json else front_summary(record), nl=False)

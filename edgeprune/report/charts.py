@@ -121,7 +121,7 @@ def _chart(title: str, lines: list[_Line], limit_ns: int | None, legend: tuple[t
     if not lines:
         return None
     most = max([limit_ns or 0, *(value for _, _, value, _ in lines), *(i[1] for *_, i in lines if i is not None)])
-    step = _nice(max(most, 1) / 5)
+    step = nice(max(most, 1) / 5)
     end = step * math.ceil(most * 1.02 / step)
 
     def x(ns: float) -> float:
@@ -158,7 +158,7 @@ def _chart(title: str, lines: list[_Line], limit_ns: int | None, legend: tuple[t
     )
 
 
-def _nice(step: float) -> float:
+def nice(step: float) -> float:
     """The next of 1, 2, 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(n * power for n in (1, 2, 5, 10) if n * power >= step * 0.999)

@@ -12,7 +12,7 @@ from edgeprune.report.text import title, verdict_line
 
 def render_markdown(record: FitRecord) -> str:
     """The report as Markdown, with a last newline."""
-    parts = [f"# {_safe(title(record))}", f"**{_safe(verdict_line(record))}**"]
+    parts = [f"# {plain(title(record))}", f"**{plain(verdict_line(record))}**"]
     if record.workload == "demo":
         parts.append("This is the built-in demo: a small network on scenes of handwritten digits.")
     sections = (
@@ -28,9 +28,9 @@ def render_markdown(record: FitRecord) -> str:
     )
     for heading, table in sections:
         if table.rows:
-            parts += [f"## {heading}", _table(table)]
+            parts += [f"## {heading}", markdown_table(table)]
     if record.notes:
-        parts += ["## Notes", "\n".join(f"- {_safe(note)}" for note in record.notes)]
+        parts += ["## Notes", "\n".join(f"- {plain(note)}" for note in record.notes)]
     parts += ["## Repeat it", f"```\nedgeprune fit --config {record.run / 'spec.toml'}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -41,10 +41,11 @@ def _kept(record: FitRecord) -> Table:
     return Table(columns, rows, (2, 3))
 
 
-def _table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """The table in Markdown; what it holds cannot become markup."""
     heads = [f"{head} ({detail})" if detail else head for head, detail in table.columns]
     rule = ["--:" if i in table.numbers else "---" for i in range(len(heads))]
-    lines = [[_safe(head) for head in heads], rule]
+    lines = [[plain(head) for head in heads], rule]
     for number, row in enumerate(table.rows):
         mark = "**" if number in table.strong else ""
         lines.append([_cell(cell, mark) for cell in row])
@@ -52,12 +53,12 @@ def _table(table: Table) -> str:
 
 
 def _cell(cell: Cell, mark: str) -> str:
-    text = f"{mark}{_safe(cell.text)}{mark}" if cell.text else ""
-    return f"{text} ({_safe(cell.detail)})" if cell.detail else text
+    text = f"{mark}{plain(cell.text)}{mark}" if cell.text else ""
+    return f"{text} ({plain(cell.detail)})" if cell.detail else text
 
 
-def _safe(text: str) -> str:
-    """Names come from files: no markup, no table breaks."""
+def plain(text: str) -> str:
+    """The text as Markdown that shows it as it is. Names come from files: no markup, no table breaks."""
     escaped = html.escape(" ".join(text.split()), quote=False)
     for sign in "\\|`*_[]":
         escaped = escaped.replace(sign, f"\\{sign}")
