@@ -75,6 +75,12 @@ def test_runtimes_of_a_target_have_sane_threads_and_steps(target: Target) -> Non
     assert target.runtime() == target.runtimes[target.default_runtime]
 
 
+def modelled(target: Target, runtime: str) -> list[str]:
+    """The precisions there is a latency model of, at the target's threads."""
+    offered = target.runtimes[runtime]
+    return [p for p in offered.precisions if load_latency_model(target, runtime, p, offered.threads) is not None]
+
+
 def test_profiles_of_a_target_load_and_belong_to_it(target: Target) -> None:
     for name, runtime in target.runtimes.items():
         if not runtime.profile:
@@ -83,19 +89,20 @@ def test_profiles_of_a_target_load_and_belong_to_it(target: Target) -> None:
         profile = read_profile(data_files.profile_path(runtime.profile))
         assert (profile.target, profile.runtime) == (target.name, name)
         assert {model.runtime for model in profile.models} == {name}
-        assert load_latency_model(target, name, "int8", runtime.threads) is not None
+        assert modelled(target, name)
         assert load_latency_model(target, name, "int8", 63) is None
 
 
 def test_a_tiny_net_gets_an_estimate(target: Target) -> None:
     for name, runtime in target.runtimes.items():
-        result = estimate(TINY, target, name)
+        result = estimate(TINY, target, name, "int8")
         assert result.cost.size_bytes is not None and result.cost.size_bytes > 736
         assert result.cost.ram_bytes is not None
         weights = 2 * result.cost.size_bytes if result.cost.ram_kind == "process" else 0
         assert result.cost.ram_bytes - weights in (2 * 256 * 16, 3 * 1024 + 256 * 16)
         assert len(result.ops) == len(TINY) and result.notes
         if runtime.profile:
+            result = estimate(TINY, target, name, modelled(target, name)[0])
             assert result.cost.latency_s is not None and result.cost.latency_interval_s is not None
             low, high = result.cost.latency_interval_s
             assert 0 < low < result.cost.latency_s < high < 0.1

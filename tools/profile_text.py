@@ -51,6 +51,7 @@ def table(profiles: list[tuple[str, str, list[Fitted]]]) -> str:
     for target, runtime, models in profiles:
         for model in models:
             facts = model.provenance
+            deployed = facts.get("deployed_left_out_family") or facts.get("step_left_out_board")
             count = str(facts["base"]["rows"])
             if "deployed" in facts:
                 count += f" + {facts['deployed']['rows']}"
@@ -58,7 +59,7 @@ def table(profiles: list[tuple[str, str, list[Fitted]]]) -> str:
             lines.append(
                 f"| {target}.{runtime} | {model.precision} | {model.threads} | {count} "
                 f"| {_error(facts.get('base_left_out_model'))} | {_error(facts.get('base_left_out_family'))} "
-                f"| {_error(facts.get('deployed_left_out_family'))} | {band} | {_held(facts)} |"
+                f"| {_error(deployed)} | {band} | {_held(facts)} |"
             )
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from edgeprune.values import Value
 # Where a cross-validated error stands in the provenance, the one that says most about a new network first.
 _JUDGED = (
     ("deployed_left_out_family", "results of the deployed runtime, network families left out"),
+    ("step_left_out_board", "results of the deployed runtime on other boards, the board left out"),
     ("base_left_out_family", "network families left out"),
     ("base_left_out_model", "networks left out"),
 )

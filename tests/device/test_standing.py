@@ -25,6 +25,11 @@ def test_every_shipped_model_states_how_it_was_judged(target: Target) -> None:
             assert model.error is not None and 0 <= model.error < 1
 
 
+def test_a_step_that_was_borrowed_is_judged_on_the_boards_that_lent_it() -> None:
+    (model, *_) = standings(load_target("odroid-n2plus"), "tflite")
+    assert "other boards" in model.judged and model.band.high > 1.2
+
+
 def test_a_model_of_ones_own_without_provenance_is_not_judged(tmp_path: Path) -> None:
     target = load_target("rpi4")
     shipped = json.loads((Path(__file__).parents[2] / "profiles" / "rpi4.tflite.json").read_text(encoding="utf-8"))
