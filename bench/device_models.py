@@ -23,7 +23,7 @@ from bench.cells import RESULTS, ROOT, Result, Sheet, read_document
 from bench.command import parser, run
 from edgeprune.errors import UsageError
 from edgeprune.progress import Progress
-from tools import crossval
+from tools import crossval, mcu_fitting
 from tools.crossval import LeftOut, Residuals
 from tools.engines import ENGINES
 from tools.fitting import predict
@@ -85,6 +85,9 @@ def body(sheet: Sheet, options: argparse.Namespace, folder: Path, progress: Prog
         if own:
             progress.note(engine)
             sheet.cell(f"unseen/{engine}", lambda own=own: unseen(own))
+    if (options.measurements / mcu_fitting.TINY).is_file():
+        progress.note("microcontrollers")
+        sheet.cell("microcontrollers", lambda: microcontrollers(options.measurements))
     shipped = read_published(options.profiles)
     sheet.cell("shipped", lambda: judged(groups, shipped))
 
@@ -122,6 +125,17 @@ def unseen(groups: Sequence[Group]) -> Result:
             "groups": [_listed(key, found, inside) for key in keys if len(found["model"].get(key, ())) >= MANY_ROWS],
         }
     return result
+
+
+def microcontrollers(folder: Path) -> Result:
+    """MLPerf Tiny, a network left out on every board; the scale of a board from its other networks."""
+    groups = mcu_fitting.tiny_groups(folder)
+    found = {"model": mcu_fitting.unseen_everywhere(groups), "MACs only": mcu_fitting.by_macs(groups)}
+    own = {name: mcu_fitting.summary(entries) for name, entries in found.items()}
+    return {
+        name: {key: rounded(value) if isinstance(value, float) else value for key, value in entry.items()}
+        for name, entry in own.items()
+    }
 
 
 def means(residuals: Residuals, keys: Iterable[Key]) -> Result:

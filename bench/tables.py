@@ -230,6 +230,8 @@ def _device_models(document: Document) -> list[str]:
     more = ["engine, precision", "bands hold, families", "rows", "widths %", "device, 0 measured %", "1", "3", "groups"]
     listed = ["engine, precision", "device, version, threads", "network %", "within 10 %", "family %", "within 10 % "]
     listed += ["widths %"]
+    tiny = results.get("microcontrollers", {})
+    small = ["MLPerf Tiny", "results", "median %", "p90 %", "within 10 %", "within 20 %"]
     shipped = ["engine, precision", "rows", "with a model", "fitted networks %", "other networks %", "within 10 %"]
     shipped += ["inside the band"]
     return [
@@ -241,6 +243,8 @@ def _device_models(document: Document) -> list[str]:
             "median on the rest):"
         ),
         _rows(more, others),
+        _wrapped("Microcontrollers, the network left out on every board, scale from the board's other networks:"),
+        _rows(small, [_tiny_row(name, found) for name, found in tiny.items()]),
         _wrapped("Groups with at least 30 rows; an asterisk marks what misses its goal:"),
         _rows(listed, lists),
         _wrapped(
@@ -249,6 +253,12 @@ def _device_models(document: Document) -> list[str]:
         ),
         _rows(shipped, [_shipped_row(name, found) for name, found in results["shipped"].items()]),
     ]
+
+
+def _tiny_row(name: str, found: Mapping[str, Any]) -> list[str]:
+    names = (("median", 1), ("p90", 0), ("within_10_percent", 0), ("within_20_percent", 0))
+    title = {"model": "this model"}.get(name, name)
+    return [title, str(found.get("results", 0)), *(_scaled(found.get(key), 0.01, digits) for key, digits in names)]
 
 
 def _split_row(name: str, split: str, found: Mapping[str, Any]) -> list[str]:
