@@ -65,7 +65,7 @@ def _in_place(ops: Sequence[Op], precision: str) -> tuple[float, ...]:
     return amounts(ops, EXTRA_CHANNELS["int8" if precision == "int8" else "fp32"], gathers_patches=False)
 
 
-# Term -> ratio to a MAC of a 1x1 convolution, its spread (log). About twenty variants were compared with one network
+# Term -> ratio to a MAC of a 1x1 convolution, its spread (log). About thirty variants were compared with one network
 # left out; elements: Winograd's transforms touch eight times what the convolution reads and writes.
 _NCNN_TERMS = {
     "pointwise_macs": (1.0, 0.4),

@@ -43,6 +43,9 @@ def test_planted_prices_are_predicted_and_macs_alone_are_not_enough(folder: Path
     assert 0 <= own["coverage"]["by_family"] <= 1
     assert found["unseen/ncnn"]["fp32"]["family"]["median"] < 0.05
     assert found["rows"]["networks_timed"] == 3 * 12 + 3 * 12
+    third = found["third"]["ruy int8"]
+    assert 0 < third["rows"] < 36 and third["networks_of_the_fit"] == {"groups": 0}  # what is judged took no part
+    assert third["other_networks_all_rows"]["median"] < 0.05
     assert found["shipped"]["ncnn fp32"]["groups_with_a_model"] == 0  # nothing was fitted on these
 
 
@@ -74,13 +77,15 @@ def test_figures_of_other_rows_stand_beside_and_older_profiles_are_redone(folder
     assert (beside.name, stale) == ("device-models-0123456789ab.json", False)
 
 
-def test_the_page_shows_the_figures(folder: Path) -> None:
+def test_the_page_and_stdout_show_the_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = results(folder, "--measurements", str(folder / "rows"))
     (folder / "results.json").rename(folder / "device-models.json")
     text = page(folder)
     own = found["unseen/ruy"]["int8"]["model"]
     assert f"| ruy int8 | network | 3 | {100 * own['median']:.1f} |" in text
     assert "| ruy int8 | 36 | 36 |" in text
+    shown = capsys.readouterr().out
+    assert shown.count("|") > 50 and shown.strip() in text
 
 
 def test_missing_measurements_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
