@@ -84,16 +84,17 @@ def without_model_hint(target: Target, precision: str) -> str:
     steps = ["--ram and --size need no latency model"]
     if here:
         steps.append(f"this target has one with {' or '.join(here)}")
-    elif near := _near(target):
+    elif near := _near(target, precision):
         steps.append(f"{', '.join(near)} have one")
     if target.class_ == "board":
         steps.append("on the board itself, --target host measures")
     return "; ".join(steps)
 
 
-def _near(target: Target) -> list[str]:
-    """Targets that have a latency model, those of the same class, those with the same core first."""
+def _near(target: Target, precision: str) -> list[str]:
+    """Targets of the same class that have a latency model of a precision, those with the same core first."""
     others = [other for name in target_names() if (other := load_target(name)).name != target.name]
-    fitting = [o for o in others if o.class_ == target.class_ and o.runtime().profile]
+    alike = [other for other in others if other.class_ == target.class_]
+    fitting = [o for o in alike if any(found.precision == precision for found in standings(o, o.default_runtime))]
     fitting.sort(key=lambda other: (other.cpu.core != target.cpu.core, other.name))
     return [other.name for other in fitting[:4]]

@@ -50,5 +50,8 @@ def test_the_next_step_names_what_works() -> None:
     here = without_model_hint(load_target("rpi4"), "int8")
     assert "--ram and --size" in here and "--runtime tflite --threads 4" in here
     elsewhere = without_model_hint(load_target("jetson-nano"), "int8")
-    assert "rpi4" in elsewhere and "--target host" in elsewhere
+    assert "rk3588, rpi-zero2w have one" in elsewhere and "--target host" in elsewhere
+    phone = load_target("snapdragon-410")
+    assert "pixel4" in without_model_hint(phone, "int8") and "pixel1" not in without_model_hint(phone, "int8")
+    assert "pixel1" in without_model_hint(phone, "fp32")
     assert "rpi4" not in without_model_hint(load_target("snapdragon-410"), "int8")
