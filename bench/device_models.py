@@ -26,7 +26,7 @@ from bench.command import parser, run
 from bench.tables import device_model_tables
 from edgeprune.errors import UsageError
 from edgeprune.progress import Progress
-from tools import crossval, mcu_fitting
+from tools import crossval, mcu_published
 from tools.crossval import LeftOut, Residuals
 from tools.engines import ENGINES
 from tools.fitting import predict
@@ -37,7 +37,7 @@ FEWEST_ROWS = 8  # of a group that enters the means; smaller ones are too coarse
 MANY_ROWS = 30  # of a group that is judged by itself
 FEWEST_FAMILIES = 3
 GOALS = {"model": (0.05, 0.80), "family": (0.08, 0.65)}  # median at most, share within 10 % at least
-PUBLISHED = ROOT / "profiles" / "published"
+PROFILES = ROOT / "profiles"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     shared = Path(os.environ.get("EDGEPRUNE_SHARED", ROOT.parent / "shared"))
     tables = Path(os.environ.get("EDGEPRUNE_MEASUREMENTS", shared / "measurements"))
     options.add_argument("--measurements", type=Path, default=tables, help="folder of tables")
-    options.add_argument("--profiles", type=Path, default=PUBLISHED, help="folder of the shipped models")
+    options.add_argument("--profiles", type=Path, default=PROFILES, help="folder of the shipped models")
     parsed = options.parse_args(arguments)
     parsed.rows = digest(parsed.measurements)
     parsed.shipped = digest(parsed.profiles)
@@ -72,7 +72,7 @@ def results_of(rows: str, shipped: str, folder: Path = RESULTS) -> tuple[Path, b
 def digest(folder: Path) -> str:
     """What a folder holds, in twelve characters; results of other contents are not mixed."""
     found = hashlib.sha256()
-    for path in sorted(path for path in folder.glob("*") if path.suffix in (".csv", ".json")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".csv", ".json")):
         found.update(path.name.encode() + b"\0" + path.read_bytes())
     return found.hexdigest()[:12]
 
@@ -91,13 +91,13 @@ def body(sheet: Sheet, options: argparse.Namespace, folder: Path, progress: Prog
         if own:
             progress.note(engine)
             sheet.cell(f"unseen/{engine}", lambda own=own: unseen(own))
-    if (options.measurements / mcu_fitting.TINY).is_file():
-        progress.note("microcontrollers")
-        sheet.cell("microcontrollers", lambda: microcontrollers(options.measurements))
+    progress.note("microcontrollers")
+    sheet.cell("microcontrollers", lambda: mcu_published.unseen(options.measurements))
     progress.note("a third of the rows apart")
     sheet.cell("third", lambda: a_third_apart(groups))
-    shipped = read_published(options.profiles)
+    shipped = read_published(options.profiles / "published")
     sheet.cell("shipped", lambda: judged(groups, shipped))
+    sheet.cell("shipped/microcontrollers", lambda: mcu_published.judged(options.measurements, options.profiles))
 
 
 def counted(groups: Sequence[Group], unknown: Mapping[str, int]) -> Result:
@@ -135,17 +135,6 @@ def unseen(groups: Sequence[Group]) -> Result:
             "groups": [_listed(key, found, inside) for key in many],
         }
     return result
-
-
-def microcontrollers(folder: Path) -> Result:
-    """MLPerf Tiny, a network left out on every board; the scale of a board from its other networks."""
-    groups = mcu_fitting.tiny_groups(folder)
-    found = {"model": mcu_fitting.unseen_everywhere(groups), "MACs only": mcu_fitting.by_macs(groups)}
-    own = {name: mcu_fitting.summary(entries) for name, entries in found.items()}
-    return {
-        name: {key: rounded(value) if isinstance(value, float) else value for key, value in entry.items()}
-        for name, entry in own.items()
-    }
 
 
 def means(residuals: Residuals, keys: Iterable[Key]) -> Result:

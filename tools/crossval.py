@@ -137,7 +137,8 @@ def unseen_device(groups: Sequence[Group]) -> dict[Key, dict[int, list[LeftOut]]
     """Each group of a core that other devices have too, estimated from those alone and 0, 1 or 3 rows of its own.
 
     With none the donors' times are scaled by clock where both clocks are stated; one sets the scale; three set the
-    prices, under the donors' as the prior. The rows judged are those that none of the three has measured.
+    prices, under the donors' as the prior (with the spread between devices, where it was learnt). The rows judged are
+    those that none of the three has measured.
     """
     found: dict[Key, dict[int, list[LeftOut]]] = {}
     for together in clusters(groups):
@@ -150,7 +151,7 @@ def unseen_device(groups: Sequence[Group]) -> dict[Key, dict[int, list[LeftOut]]
             measured, judged = _three(group)
             middle = measured[1]
             scale = middle.measured_s / predict(middle, donated)
-            sigmas = (DEVICE_SIGMA,) * len(donated)
+            sigmas = prior.sigmas if group.engine.pooled else (DEVICE_SIGMA,) * len(donated)
             calibrated = fit(measured, Prior(donated, sigmas, scale_free=True), DEVICE_NOISE)
             by_count = {0: donated, 1: tuple(scale * price for price in donated), 3: calibrated}
             found[group.key] = {

@@ -12,6 +12,7 @@ from bench import device_models
 from bench.tables import page
 from tests.tools.published_rows import inference_row, seconds_of, write_boards, write_ncnn, write_table
 from tools import rows as tables
+from tools.mcu_published import write_microcontrollers
 from tools.published import write_published
 
 FEW = ("mobilenet_v1_0.75_160", "mobilenet_v2_0.75_160", "efficientnet_lite1")
@@ -20,7 +21,8 @@ FEW = ("mobilenet_v1_0.75_160", "mobilenet_v2_0.75_160", "efficientnet_lite1")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_boards(tmp_path / "rows", noise=0.02)
-    write_published(tmp_path / "rows", tmp_path / "profiles")
+    write_published(tmp_path / "rows", tmp_path / "profiles" / "published")
+    write_microcontrollers(tmp_path / "rows", tmp_path / "profiles")
     return tmp_path
 
 
