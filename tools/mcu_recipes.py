@@ -86,8 +86,9 @@ class Fit:
         return found[0]
 
     def logs(self, kernels: str) -> list[float]:
-        """log(measured / estimated) of the left-out results with these kernels."""
-        return [entry.log for entry in self.left_out if entry.group.kernels == kernels]
+        """log(measured / estimated) of the left-out results with these kernels, of all where there are none."""
+        own = [entry.log for entry in self.left_out if entry.group.kernels == kernels]
+        return own or [entry.log for entry in self.left_out]
 
     def band(self, kernels: str, spread_log: float) -> tuple[float, float]:
         """80 % interval of measured over estimated time, with a further independent spread.
