@@ -87,7 +87,7 @@ def without_model_hint(target: Target, precision: str) -> str:
     elif near := _near(target, precision):
         steps.append(f"{', '.join(near)} have one")
     if target.class_ == "board":
-        steps.append("on the board itself, --target host measures")
+        steps.append("on the board itself, edgeprune calibrate --target host measures one")
     return "; ".join(steps)
 
 
