@@ -29,7 +29,9 @@ _ELEMENTWISE: tuple[tuple[Kind, str], ...] = (
     ("pad", ""),
     ("resize", ""),
     ("softmax", ""),
-    ("move", ""),
+    ("move", "transpose"),
+    ("move", "slice"),
+    ("move", "strided"),
 )
 
 
@@ -147,6 +149,8 @@ def _dense(random: np.random.Generator, count: int) -> Iterator[Network]:
         inputs, outputs = _width(random, 8, 1300), _width(random, 4, 1000)
         there, back = (Layer("dense", (0,), c) for c in (outputs, inputs))
         yield chain(f"dense-{n}", (1, 1, inputs), *[there, back] * (1 + n % 2))
+    for n, width in enumerate((640, 1024, 1280)):  # together more than a cache holds, as in a network
+        yield chain(f"dense-{count + n}", (1, 1, width), *[Layer("dense", (0,), width)] * 4)
 
 
 def _matmul(random: np.random.Generator, count: int) -> Iterator[Network]:
@@ -158,11 +162,11 @@ def _matmul(random: np.random.Generator, count: int) -> Iterator[Network]:
 def _elementwise(random: np.random.Generator, kind: Kind, how: str, count: int) -> Iterator[Network]:
     for n in range(count):
         width = _width(random, 8, 600)
-        side = min(_side(random, width), 56 if kind in ("resize", "concat") else 112)
+        side = max(4, min(_side(random, width), 56 if kind in ("resize", "concat") else 112))
         reads = (0, 0) if kind in ("add", "mul", "concat") else (0,)
         step = Layer(kind, reads, kernel=3 if kind == "pad" else 1, stride=2 if kind == "resize" else 1, activation=how)
         # What grows, or must end in a range of its own, stands alone.
-        repeats = 1 if kind in ("concat", "resize", "softmax") else (1, 3, 8)[n % 3]
+        repeats = {"concat": 1, "resize": 1, "softmax": 1, "move": 1 + n % 2}.get(kind, (1, 3, 8)[n % 3])
         yield chain(f"{how or kind}-{n}", (side, side, width), *[step] * repeats)
 
 
@@ -215,11 +219,19 @@ def _residual(stack: _Stack, random: np.random.Generator, side: int, stages: int
         for block in range(2):
             stride, entry = 2 if stage and not block else 1, len(stack.layers)
             same = stride == 1 and width == stack.channels
-            stack.put("conv", channels=_width(random, 6 * 2**stage, 24 * 2**stage), kernel=3, stride=stride,
-                      activation="relu")  # fmt: skip
+            inner = _width(random, 6 * 2**stage, 24 * 2**stage)
+            stack.put("conv", channels=inner, kernel=3, stride=stride, activation="relu")
             top = stack.put("conv", channels=width, kernel=3)
-            short = entry if same else stack.put("conv", channels=width, stride=stride, at=entry)
+            short = entry if same else _shortcut(stack, entry, width, stride, thinned=stages == 4)
             stack.put("add", short, at=top, activation="relu")
+
+
+def _shortcut(stack: _Stack, entry: int, width: int, stride: int, thinned: bool) -> int:
+    """A pointwise layer with the stride, or on every second pixel."""
+    if thinned and stride == 2:
+        stack.put("move", at=entry, activation="strided")
+        return stack.put("conv", channels=width, at=stack.put("move", activation="strided"))
+    return stack.put("conv", channels=width, stride=stride, at=entry)
 
 
 def _inverted(stack: _Stack, random: np.random.Generator, side: int, stages: int, excite: bool = False) -> None:
@@ -238,7 +250,7 @@ def _inverted(stack: _Stack, random: np.random.Generator, side: int, stages: int
             filtered = stack.put("depthwise", kernel=5 if excite and block else 3, stride=stride, activation="relu6")
             if excite:
                 stack.put("mean")
-                stack.put("conv", channels=_width(random, 4, wide // 4), activation="relu")
+                stack.put("conv", channels=_width(random, 4, max(6, wide // 4)), activation="relu")
                 stack.put("conv", channels=wide)
                 gate = stack.put("activation", activation="logistic")
                 stack.put("mul", gate, at=filtered)

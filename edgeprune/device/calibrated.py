@@ -22,10 +22,11 @@ PRODUCTS = ("pointwise", "spatial", "dense", "matmul")
 STAND_INS = {
     "activation": "activation.logistic",
     "pool": "pool.max",
+    "move": "move.slice",
     "norm": "softmax",
     "quantize": "activation.relu",
     "rnn": "dense",
-    "other": "move",
+    "other": "move.slice",
 }
 
 ELEMENT_BYTES = {"int8": 1, "fp32": 4}
@@ -47,13 +48,13 @@ def amounts(op: Op, tiles: Tiles, cache_bytes: int | None, element_bytes: int) -
 
     Args:
         tiles: Positions, output channels and input channels that a kernel works on at once.
-        cache_bytes: What an op moves beyond this size has a price of its own; None: nothing does.
+        cache_bytes: Activations and weights of an op beyond this size have prices of their own; None: they do not.
     """
     name = law_name(op)
     moved = op.out_elements + op.in_elements * (2 if op.kind == "add" else 1)
     far = 0 if cache_bytes is None else max(0, moved * element_bytes - cache_bytes)
     if name in PRODUCTS or op.kind == "rnn":
-        return _product(op, tiles, moved, far)
+        return _product(op, tiles, moved, far, cache_bytes, element_bytes)
     if name == "depthwise":
         padded = -(-op.out_channels // tiles[1]) * tiles[1]
         outputs = op.out_positions * padded
@@ -64,7 +65,9 @@ def amounts(op: Op, tiles: Tiles, cache_bytes: int | None, element_bytes: int) -
     return 1, moved, op.out_positions, far
 
 
-def _product(op: Op, tiles: Tiles, moved: int, far: int) -> tuple[float, ...]:
+def _product(
+    op: Op, tiles: Tiles, moved: int, far: int, cache_bytes: int | None, element_bytes: int
+) -> tuple[float, ...]:
     groups = op.groups if op.kind == "conv" else 1
     rows, outputs, inputs = op.out_positions, op.out_channels // groups, op.in_channels // groups
     if op.kind == "rnn":  # each step of each gate reads the input and the state
@@ -75,7 +78,9 @@ def _product(op: Op, tiles: Tiles, moved: int, far: int) -> tuple[float, ...]:
     taps = op.kernel if op.kind == "conv" else 1
     written = groups * rows * outputs
     steps = written * taps
-    return 1, steps * inputs, steps, written, groups * outputs * inputs * taps, moved, far
+    weights = groups * outputs * inputs * taps
+    far_weights = 0 if cache_bytes is None else max(0, weights * element_bytes - cache_bytes)
+    return 1, steps * inputs, steps, written, weights, moved, far, far_weights
 
 
 class Law(Value):

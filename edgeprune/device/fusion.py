@@ -185,7 +185,7 @@ def _ops(state: _State, node: Node, sizes: Sizes, inputs: tuple[str, ...]) -> tu
         in_axis=sizes.in_axis,
         out_axis=sizes.out_axis,
         transposed=sizes.transposed,
-        function=function(node.base, sizes.kind),
+        function=function(node, sizes.kind),
     )
     if sizes.layers <= 1:
         return (op,)

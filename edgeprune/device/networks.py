@@ -18,7 +18,9 @@ class Layer:
         channels: Output channels of convolutions and dense layers; others keep those of their first input.
         kernel, stride: Per axis; a resize multiplies each axis by `stride`, a pad adds `kernel // 2` on each side.
         activation: Of convolutions, dense layers and sums: empty, `relu` or `relu6`. Of an activation layer the
-            function: `hard_swish`, `logistic` or `tanh`. Of a pool: `max` or `average`.
+            function: `hard_swish`, `logistic`, `relu` or `tanh`. Of a pool: `max` or `average`. Of a move: `transpose`
+            (channels before columns), `slice` (half of the channels) or `strided` (every second row, or column where
+            the image is wider than high).
     """
 
     kind: Kind
@@ -65,7 +67,16 @@ def _shape(layer: Layer, read: list[Shape]) -> Shape:
             return height + edge, width + edge, channels
         case "resize":
             return height * layer.stride, width * layer.stride, channels
-        case "move":  # channels before columns
-            return height, channels, width
+        case "move":
+            return _moved(layer, read[0])
         case _:
             return height, width, channels
+
+
+def _moved(layer: Layer, before: Shape) -> Shape:
+    height, width, channels = before
+    if layer.activation == "transpose":
+        return height, channels, width
+    if layer.activation == "slice":
+        return height, width, -(-channels // 2)
+    return (-(-height // 2), width, channels) if height >= width else (height, -(-width // 2), channels)

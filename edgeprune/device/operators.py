@@ -81,10 +81,14 @@ def clip(node: Node, name: str) -> str:
     return ranges.get((low, high), "")
 
 
-def function(name: str, kind: Kind) -> str:
-    """What an activation or a pool computes, as .tflite files name it; empty for operators of other kinds."""
+def function(node: Node, kind: Kind) -> str:
+    """What an activation, a pool or a move does, as `Op.function` names it; empty for operators of other kinds."""
+    name = node.base
     if kind == "pool":
         return "max" if "max" in name else "average"
+    if kind == "move":
+        strided = name == "slice" and argument(node, 4, "step", 1) != 1
+        return "transpose" if name in _PERMUTES else "strided" if strided else "slice"
     return {"hardswish": "hard_swish", "sigmoid": "logistic"}.get(name, name) if kind == "activation" else ""
 
 

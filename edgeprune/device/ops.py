@@ -49,7 +49,7 @@ class Op:
         kernel: Kernel positions (kh*kw); 1 for dense.
         groups: Convolution groups; equals in_channels for depthwise.
         stride: Product of strides.
-        function: What an activation or a pool computes, such as hard_swish or max; empty for everything else.
+        function: What an activation, a pool or a move does, such as hard_swish, max or strided; else empty.
         transposed: Whether the convolution spreads its input (deconvolution) instead of gathering it.
         activation: The fused activation, such as relu; empty for none.
         nodes: All graph nodes folded into it, in order.

@@ -33,9 +33,12 @@ EVERY_KIND = Network(
         Layer("dense", (12,), 14),
         Layer("activation", (13,), activation="logistic"),
         Layer("mul", (11, 14)),
-        Layer("move", (15,)),
-        Layer("matmul", (16, 16)),
-        Layer("softmax", (17,)),
+        Layer("move", (15,), activation="slice"),
+        Layer("move", (16,), activation="strided"),
+        Layer("move", (17,), activation="strided"),
+        Layer("move", (18,), activation="transpose"),
+        Layer("matmul", (19, 19)),
+        Layer("softmax", (20,)),
     ),
 )
 
@@ -61,8 +64,8 @@ def test_every_kind_of_layer_is_written_read_and_run(writer: Any, precision: Any
         assert (op.in_positions, op.in_channels) == (before[0] * before[1], before[2]), op.name
         if layer.kind in ("conv", "depthwise", "pool"):
             assert (op.kernel, op.stride) == (layer.kernel**2, layer.stride**2), op.name
-    assert [op.function for op in ops if op.kind in ("pool", "activation")] == [
-        layer.activation for layer in EVERY_KIND.layers if layer.kind in ("pool", "activation")
+    assert [op.function for op in ops if op.kind in ("pool", "activation", "move")] == [
+        layer.activation for layer in EVERY_KIND.layers if layer.kind in ("pool", "activation", "move")
     ]
     inspection = writer.inspect(path)
     assert (inspection.integer_macs > 0) == (precision == "int8") and not inspection.faults

@@ -16,7 +16,7 @@ from tests.device.test_latency import ops
 
 NAMES = (
     *PRODUCTS,
-    *("depthwise", "add", "mul", "concat", "pad", "resize", "softmax", "move", "mean"),
+    *("depthwise", "add", "mul", "concat", "pad", "resize", "softmax", "move.slice", "mean"),
     *("pool.max", "activation.logistic", "activation.relu"),
 )
 
@@ -30,7 +30,7 @@ def model(seed: int, **changes: Any) -> CalibratedModel:
     """Random prices; tiles of 7 positions, 16 outputs and 8 inputs."""
     random = np.random.default_rng(seed)
     laws = {
-        name: Law(tiles=(7, 16, 8), prices_s=tuple(random.exponential(1e-9, 7)), rows=5, error=0.01) for name in NAMES
+        name: Law(tiles=(7, 16, 8), prices_s=tuple(random.exponential(1e-9, 8)), rows=5, error=0.01) for name in NAMES
     }
     fields = {
         "laws": laws,

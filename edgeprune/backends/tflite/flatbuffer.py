@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ def read(path: Path) -> Contents:
             alias[int(operator.outputs[0])] = alias.get(activations[0], activations[0])
             continue
         op = _op(kind_name, position, operator, activations or inputs, tensors, alias, names)
+        op = replace(op, function=_function(model, kind_name, op.kind, inputs))
         ops.append(op)
         is_float = names.types[tensors[operator.outputs[0]].type] in _FLOATS
         macs[is_float] += op.macs
@@ -190,8 +191,16 @@ def _op(
         stride=getattr(options, "strideH", 1) * getattr(options, "strideW", 1),
         activation="" if not fused else names.activations[fused].lower(),
         nodes=(_decoded(tensors[operator.outputs[0]].name),),
-        function=kind_name.lower().removesuffix("_pool_2d") if kind in ("activation", "pool") else "",
     )
+
+
+def _function(model: Any, kind_name: str, kind: Kind, inputs: list[int]) -> str:
+    """As in `Op.function`."""
+    if kind == "move":
+        steps = model.buffers[model.subgraphs[0].tensors[inputs[3]].buffer].data if len(inputs) > 3 else None
+        strided = kind_name == "STRIDED_SLICE" and steps is not None and np.any(np.asarray(steps).view(np.int32) != 1)
+        return "transpose" if kind_name == "TRANSPOSE" else "strided" if strided else "slice"
+    return kind_name.lower().removesuffix("_pool_2d") if kind in ("activation", "pool") else ""
 
 
 def _last(shape: tuple[int, ...]) -> int:

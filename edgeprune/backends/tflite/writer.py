@@ -219,9 +219,20 @@ def _resize(file: _File, layer: Layer, read: list[int], before: list[Shape], aft
 
 
 def _move(file: _File, layer: Layer, read: list[int], before: list[Shape], after: Shape) -> int:
-    order = file.constant(np.array([0, 1, 3, 2], np.int32), "INT32")
     output = file.activation(after, *file.scales[read[0]])
-    return file.operator("TRANSPOSE", [read[0], order], output, "TransposeOptions")
+
+    def numbers(*values: int) -> int:
+        return file.constant(np.array(values, np.int32), "INT32")
+
+    if layer.activation == "transpose":
+        return file.operator("TRANSPOSE", [read[0], numbers(0, 1, 3, 2)], output, "TransposeOptions")
+    if layer.activation == "slice":
+        inputs = [read[0], numbers(0, 0, 0, 0), numbers(1, *after)]
+        return file.operator("SLICE", inputs, output, "SliceOptions")
+    height, width, channels = before[0]
+    steps = numbers(1, 1 + (after[0] < height), 1 + (after[1] < width), 1)
+    inputs = [read[0], numbers(0, 0, 0, 0), numbers(1, height, width, channels), steps]
+    return file.operator("STRIDED_SLICE", inputs, output, "StridedSliceOptions")
 
 
 _WRITERS = {
