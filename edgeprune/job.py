@@ -10,10 +10,10 @@ import torch
 
 from edgeprune import backends
 from edgeprune.backends import Artifact, Precision
+from edgeprune.calibration.store import find
 from edgeprune.cost import Budget, Correction, Measurement
 from edgeprune.device.estimate import estimate
 from edgeprune.device.fusion import fuse
-from edgeprune.device.latency import load_latency_model
 from edgeprune.device.standing import without_model_hint
 from edgeprune.errors import UsageError, missing_extra
 from edgeprune.profiling import profile
@@ -81,7 +81,8 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     threads = spec.target.threads or offered.threads
     formats = _formats(spec.fit.formats, offered.backend)
     budget = spec.budget.parsed()
-    latency = load_latency_model(target, runtime, "int8", threads)
+    found = find(target, runtime, "int8", threads)
+    latency = found.model
     if budget.latency_s is not None and latency is None:
         raise UsageError(
             f"no latency model for {target.name}, {runtime}, int8, {threads} thread(s)",
@@ -95,7 +96,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     progress.note("capturing the model")
     opened = open_model(workload.model, workload.example)
     captured = opened.captured
-    notes = (*opened.notes, *_not_exported(spec.fit.formats))
+    notes = (*opened.notes, *_not_exported(spec.fit.formats), *([found.note] if found.note else []))
     for note in notes:
         progress.note(note)
     groups, left_whole = _checked_groups(captured, workload, progress)

@@ -94,6 +94,7 @@ def _loaded(spec: Spec, sizes: tuple[int, ...] | None) -> tuple[torch.nn.Module,
 def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor, by_head: bool) -> InspectRecord:
     from functools import partial
 
+    from edgeprune.calibration.store import find
     from edgeprune.device.estimate import estimate
     from edgeprune.device.fusion import fuse
     from edgeprune.documents import FrozenGroupRow, InspectRecord
@@ -114,7 +115,9 @@ def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor, by_h
     name = spec.target.runtime or target.default_runtime
     runtime = target.runtime(name)
     threads = spec.target.threads or runtime.threads
-    cost = partial(estimate, target=target, runtime=name, precision=runtime.precisions[0], threads=threads)
+    precision = runtime.precisions[0]
+    found = find(target, name, precision, threads)
+    cost = partial(estimate, target=target, runtime=name, precision=precision, threads=threads, latency=found.model)
     dense = cost(ops)
     return InspectRecord(
         model=spec.model.entry or "demo",
@@ -126,7 +129,7 @@ def _inspected(spec: Spec, network: torch.nn.Module, example: torch.Tensor, by_h
         frozen=tuple(FrozenGroupRow(name=f.name, width=f.width, reasons=f.reasons) for f in groups.frozen),
         layers=layer_rows(groups, ops, dense),
         dense=_cost(dense),
-        notes=opened.notes,
+        notes=(*opened.notes, *([found.note] if found.note else [])),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import edgeprune
-from edgeprune.cli import doctor, explain, export, fit, inspect, profile, report, sweep, targets
+from edgeprune.cli import calibrate, doctor, explain, export, fit, inspect, profile, report, sweep, targets
 from edgeprune.errors import EdgepruneError, UsageError
 
 EXIT_CODES = (
@@ -49,6 +49,7 @@ app.command(short_help="What can be pruned, what cannot and why, what it costs."
 app.command(short_help="What a run pruned, what it was worth, what it bought.")(explain.explain)
 app.command(short_help="A model as it is to ONNX, TFLite, OpenVINO.")(export.export)
 app.command(short_help="What one model file costs on one target.")(profile.profile)
+app.command(short_help="The latency model of this machine, measured.")(calibrate.calibrate)
 app.add_typer(targets.app, name="targets", short_help="The devices a fit can aim at.")
 app.command(short_help="The report of a finished run, again.")(report.report)
 app.command(short_help="What is installed, what is missing, how to get it.")(doctor.doctor)

@@ -47,11 +47,14 @@ def profile(
     elif not artifact.is_file():
         raise UsageError(f"no such file: {artifact}", where="profile")
     with only_results_on_stdout(debug=debug):
+        from edgeprune.calibration.calibrate import foretold
         from edgeprune.profiling import profile as measure
         from edgeprune.target import load_target
 
         chosen = load_target(target or "host")
         result = measure(path, chosen, runtime=runtime, threads=threads, at=percentiles[at or "p90"], runs=runs)
+        if told := foretold(path, chosen, result):
+            result = result.model_copy(update={"notes": (*result.notes, told)})
     document = profile_record(result, path)
     typer.echo(document.to_json() if json else profile_table(document), nl=False)
 

@@ -72,7 +72,8 @@ def show(
 
 
 def _shown(target: Target) -> str:
-    return "\n\n".join(part for part in (_facts(target), _runtimes(target), _models(target), _sources(target)) if part)
+    parts = (_facts(target), _runtimes(target), _models(target), _calibrations(target), _sources(target))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _facts(target: Target) -> str:
@@ -133,6 +134,18 @@ def _models(target: Target) -> str:
 def _sources(target: Target) -> str:
     noted = [(citation, f" ({citation.note})" if citation.note else "") for citation in target.source]
     return "\n".join(f"{', '.join(cited.fields)}: {cited.document}{note}" for cited, note in noted)
+
+
+def _calibrations(target: Target) -> str:
+    """What there is of this machine's own, per runtime and precision at the default threads."""
+    from edgeprune.calibration.store import find
+
+    notes = []
+    for name, runtime in target.runtimes.items():
+        for precision in runtime.precisions:
+            if note := find(target, name, precision, runtime.threads).note:
+                notes.append(f"{name}, {precision}: {note}")
+    return "\n".join(notes)
 
 
 def _tree(target: Target) -> Any:
