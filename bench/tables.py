@@ -318,6 +318,31 @@ def _scaled(value: float | None, unit: float, digits: int) -> str:
     return "" if value is None else f"{value / unit:.{digits}f}"
 
 
+def _calibration(document: Document) -> list[str]:
+    results = _results(document)
+    made = results["calibrate"]
+    judged = made["judged"]
+    lines = [
+        f"Calibrated with {made['networks']} small networks; rounds agree within {_percent(made['spread'])} % in the "
+        f"median. Whole networks whose family was left out of the fit: off by {_percent(judged['median'])} % in the "
+        f"median, {_percent(judged['p90'])} % at the 90th percentile. Band: {made['band'][0]:.3f} to "
+        f"{made['band'][1]:.3f} of an estimate. "
+        "Tiles found (positions x outputs x inputs): "
+        + ", ".join(f"{name} {'x'.join(map(str, made['tiles'][name]))}" for name in ("pointwise", "spatial"))
+        + "."
+    ]
+    header = ["network", "side", "files", "noise %", "median %", "p90 %", "largest %", "rank", "in the band %"]
+    rows = []
+    for name, found in results.items():
+        if name != "calibrate":
+            errors = found["planned"]
+            shown = [_percent(errors[key]) for key in ("median", "p90", "largest")]
+            rest = [f"{errors['rank_correlation']:.3f}", _scaled(errors["in_band"], 0.01, 0)]
+            count = str(len(found["measured_ns"]) - 1)
+            rows.append([name.partition("-")[0], str(found["side"]), count, _percent(found["noise"]), *shown, *rest])
+    return [_wrapped(" ".join(lines)), _rows(header, rows)]
+
+
 _COMMANDS = {"zoo-models": "zoo"}  # where the file is not named like the command
 _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
     "fit": (
@@ -343,6 +368,14 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "file. A round trains a plan and measures its final file, three at most; a rehearsal measures an untrained "
         "file, four at most per round. Training is one short epoch: the loop is judged here, not the accuracy.",
         _loop,
+    ),
+    "calibration": (
+        "A calibrated machine",
+        "`edgeprune calibrate`, then networks it never saw: each at random widths, every other one in multiples of "
+        "eight, random weights, int8 TFLite, one thread. Medians, all files timed in turns in one process with the "
+        "dense one. Errors are those of the planned graph's estimate, as the solver makes it, without any "
+        "correction. The noise is the largest distance between ten timings of the dense file.",
+        _calibration,
     ),
     "prune": (
         "Exactness and time of pruning",

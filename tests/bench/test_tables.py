@@ -20,7 +20,7 @@ def fill(path: Path, name: str, cells: dict[str, dict[str, Any]]) -> None:
         sheet.cell(key, lambda: result)  # noqa: B023
 
 
-COMMANDS = ("fit", "host", "loop", "prune", "zoo", "device-models")
+COMMANDS = ("fit", "host", "loop", "calibration", "prune", "zoo", "device-models")
 ARM: dict[str, Any] = {"fp32": 0.9173, "int8": {"tflite": 0.9151, "onnx": 0.9149}, "parameters": 269722, "macs": 41e6}
 FIT = {
     "dense": ARM,
@@ -80,6 +80,32 @@ LOOP = {
         "seconds": 161.0,
     },
 }
+ERRORS = {
+    "median": 0.0117,
+    "p90": 0.0186,
+    "largest": 0.0213,
+    "rank_correlation": 0.9987,
+    "bias": -0.01,
+    "in_band": 29 / 30,
+}
+CALIBRATION = {
+    "calibrate": {
+        "networks": 303,
+        "spread": 0.0051,
+        "judged": {"networks": 30, "median": 0.0081, "p90": 0.0312, "rank_correlation": 0.99},
+        "band": [0.966, 1.035],
+        "tiles": {"pointwise": [7, 16, 8], "spatial": [7, 16, 4]},
+        "errors": {"pointwise": 0.009},
+    },
+    "mobilenet_v2-96": {
+        "side": 96,
+        "noise": 0.0044,
+        "runs": 700,
+        "measured_ns": [3, 2, 1],
+        "planned": ERRORS,
+        "from_file": ERRORS,
+    },
+}
 PRUNE = {
     "resnet50/64": {
         "error": 3.2e-7,
@@ -105,7 +131,8 @@ def test_what_was_not_measured_is_named_with_its_command(tmp_path: Path) -> None
 
 
 def test_figures_become_rows(tmp_path: Path) -> None:
-    for name, cells in (("fit", FIT), ("host", HOST), ("loop", LOOP), ("prune", PRUNE)):
+    done = {"fit": FIT, "host": HOST, "loop": LOOP, "calibration": CALIBRATION, "prune": PRUNE}
+    for name, cells in done.items():
         fill(tmp_path, name, cells)
     text = page(tmp_path)
     assert text.count("Not measured") == 2 and text == page(tmp_path)  # the list of models, device models
@@ -118,6 +145,8 @@ def test_figures_become_rows(tmp_path: Path) -> None:
     assert "median undershoot 4.0 %" in text.replace("\n", " ") and "at most 3." in text
     assert "| mobile | 0.500 | 0.480 | met | 4.0 | 1 | 3 | 2.0 | 61 |" in text
     assert "| mobile | 0.760 | 0.780 | missed | -2.6 | 3 | 9 | 1.0 | 161 |" in text
+    assert "pointwise 7x16x8, spatial 7x16x4" in text and "off by 0.81 % in the median" in " ".join(text.split())
+    assert "| mobilenet_v2 | 96 | 2 | 0.44 | 1.17 | 1.86 | 2.13 | 0.999 | 97 |" in text
     assert "| resnet50 | 64 | 3.2e-07 | same | 2.50 | 0.21 | 0.12 | 0.33 |" in text
     assert "| resnet50 | 64 | 0.5 | 0.08 | 0.500 | 1.25 | 0.09 |" in text
     assert "| resnet50 | 64 | 0.25 | 0.30 | infeasible | 0.40 |  |" in text
