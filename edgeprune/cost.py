@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from edgeprune.units import Drop, format_size, format_time
+from edgeprune.units import Drop, format_count, format_size, format_time
 from edgeprune.values import Value
 
 
@@ -26,7 +26,8 @@ class Cost(Value):
 
     `latency_s` is what a verdict uses: for measured runs the 99 % upper confidence bound of the budget's
     percentile, for estimates the model's central value. `latency_interval_s` is (low, high): the 80 % interval of
-    an estimate, or the confidence bounds of a measured percentile. None is "this source cannot know".
+    an estimate, or the confidence bounds of a measured percentile. None is "this source cannot know". `macs` are
+    counted in the design, whatever the source of the rest.
     """
 
     source: Source
@@ -35,6 +36,7 @@ class Cost(Value):
     ram_bytes: int | None = None
     ram_kind: RamKind | None = None
     size_bytes: int | None = None
+    macs: int | None = None
 
     @property
     def latency_upper_s(self) -> float | None:
@@ -47,7 +49,7 @@ class Cost(Value):
 class Violation(Value):
     """One limit that is not held: `needs` and `limit` in the unit that `what` names."""
 
-    what: Literal["latency_s", "ram_bytes", "size_bytes", "drop"]
+    what: Literal["latency_s", "ram_bytes", "size_bytes", "macs", "drop"]
     needs: float
     limit: float
 
@@ -56,6 +58,8 @@ class Violation(Value):
             return f"latency: needs {format_time(self.needs)}, budget {format_time(self.limit)}"
         if self.what == "drop":
             return f"drop: {self.needs * 100:.2f} pp, allowed {self.limit * 100:.2f} pp"
+        if self.what == "macs":
+            return f"MACs: needs {format_count(self.needs)}, budget {format_count(self.limit)}"
         name = self.what.removesuffix("_bytes")
         return f"{name}: needs {format_size(self.needs)}, budget {format_size(self.limit)}"
 
@@ -67,6 +71,7 @@ class Budget(Value):
     at: Percentile = "p90"
     ram_bytes: int | None = None
     size_bytes: int | None = None
+    macs: int | None = None
     max_drop: Drop | None = None
 
     def violations(self, cost: Cost) -> tuple[Violation, ...]:
@@ -75,6 +80,7 @@ class Budget(Value):
             ("latency_s", cost.latency_upper_s, self.latency_s),
             ("ram_bytes", cost.ram_bytes, self.ram_bytes),
             ("size_bytes", cost.size_bytes, self.size_bytes),
+            ("macs", cost.macs, self.macs),
         )
         return tuple(
             Violation(what=what, needs=float("inf") if needs is None else needs, limit=limit)

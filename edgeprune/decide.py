@@ -258,7 +258,11 @@ class _View:
     def far_below(self, trial: Trial) -> bool:
         """Every limit has room to spare, so a wider model would fit."""
         cost, budget = _final(trial).cost, self.budget
-        pairs = ((cost.ram_bytes, budget.ram_bytes), (cost.size_bytes, budget.size_bytes))
+        pairs = (
+            (cost.ram_bytes, budget.ram_bytes),
+            (cost.size_bytes, budget.size_bytes),
+            (cost.macs, budget.macs),
+        )
         spare = [needs is not None and needs < (1 - SLACK) * limit for needs, limit in pairs if limit is not None]
         if budget.latency_s is not None:
             spare.append(self.share(trial) < self.goal - WINDOW)

@@ -27,13 +27,14 @@ class BudgetRow(Value):
     at: Percentile = "p90"
     ram_bytes: int | None = None
     size_bytes: int | None = None
+    macs: int | None = None
     max_drop: Drop | None = None
 
 
 class ViolationRow(Value):
     """One limit that is not held; `needs` is None where the cost is not known."""
 
-    what: Literal["latency_ns", "ram_bytes", "size_bytes", "drop"]
+    what: Literal["latency_ns", "ram_bytes", "size_bytes", "macs", "drop"]
     needs: float | None
     limit: float
     text: str
@@ -148,7 +149,7 @@ class WorthRow(Value):
 class LimitRow(Value):
     """One limit the plan was solved under, by the device model: a limit binds where no wider group fits."""
 
-    what: Literal["latency_ns", "ram_bytes", "size_bytes"]
+    what: Literal["latency_ns", "ram_bytes", "size_bytes", "macs"]
     limit: float  # of the device model's central value
     dense: float
     planned: float
@@ -214,6 +215,7 @@ class FitRecord(Value):
     ram_bytes: int | None = None
     ram_kind: RamKind | None = None
     size_bytes: int | None = None
+    macs: int | None = None  # of the design
     metric: MetricRow
     rounds: tuple[RoundRow, ...] = ()  # plans that were trained and confirmed on their final files, in order
     artifacts: dict[str, Path] = {}
@@ -373,6 +375,7 @@ def budget_row(budget: Budget) -> BudgetRow:
         at=budget.at,
         ram_bytes=budget.ram_bytes,
         size_bytes=budget.size_bytes,
+        macs=budget.macs,
         max_drop=budget.max_drop,
     )
 

@@ -9,7 +9,7 @@ from edgeprune.cost import Correction, Measurement, Source
 from edgeprune.decide import Rehearse, Seen, Trial, first_aim
 from edgeprune.device.corrected import op_factors
 from edgeprune.job import Job
-from edgeprune.pruning.plan import Plan, keeps_all
+from edgeprune.pruning.plan import Plan
 
 # Shares of the latency budget that plans leave free, besides the margin that profiles show.
 _MEASURED_GUARD = 0.01  # what a later measurement of the same file may add
@@ -67,7 +67,7 @@ def evidence(job: Job, anchors: Sequence[tuple[Plan, Measurement]], tried: Seque
             rehearsed=seen(one.plan, one.rehearsed),
             confirmed=None if one.confirmed is None else seen(one.plan, one.confirmed),
             quality=one.quality,
-            widest=keeps_all(job.groups, one.plan),
+            widest=one.plan.widths(job.groups) == tuple(widths[-1] for widths in job.levels),
         )
         for one in tried
     )

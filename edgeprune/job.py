@@ -14,6 +14,7 @@ from edgeprune.calibration.store import find
 from edgeprune.cost import Budget, Correction, Measurement
 from edgeprune.device.estimate import estimate
 from edgeprune.device.fusion import fuse
+from edgeprune.device.latency import DeviceModel
 from edgeprune.device.standing import without_model_hint
 from edgeprune.errors import UsageError, missing_extra
 from edgeprune.profiling import profile
@@ -21,11 +22,13 @@ from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Costing
 from edgeprune.pruning.check import vetted
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
+from edgeprune.pruning.layer_bounds import spans
 from edgeprune.pruning.limits import Levels, width_levels
 from edgeprune.pruning.opening import open_model
 from edgeprune.pruning.trace import Captured
 from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.record import Run
+from edgeprune.spec import Spec
 from edgeprune.target import Target, load_target
 from edgeprune.training.distil import Teacher, teacher_for
 from edgeprune.workload import Workload
@@ -65,6 +68,41 @@ class Job:
         return teacher_for(self.captured.module, self.workload, self.device, self.progress)
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What a job's model will run on, and what its latency is predicted by.
+
+    Attributes:
+        latency: None where nothing predicts it.
+        note: What must be said about where `latency` is from; empty for the shipped one.
+    """
+
+    target: Target
+    runtime: str
+    threads: int
+    latency: DeviceModel | None
+    note: str
+
+
+def aimed(spec: Spec) -> Aim:
+    """The job's target, runtime and threads, those not given by default.
+
+    Raises:
+        UsageError: Unknown target or runtime; no device model for a latency budget.
+    """
+    target = load_target(spec.target.name)
+    runtime = spec.target.runtime or target.default_runtime
+    threads = spec.target.threads or target.runtime(runtime).threads
+    found = find(target, runtime, "int8", threads)
+    if spec.budget.latency is not None and found.model is None:
+        raise UsageError(
+            f"no latency model for {target.name}, {runtime}, int8, {threads} thread(s)",
+            where="--latency",
+            hint=without_model_hint(target, "int8"),
+        )
+    return Aim(target, runtime, threads, found.model, found.note)
+
+
 def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     """Check everything that can be wrong before any time is spent.
 
@@ -74,21 +112,12 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         UnsupportedError: The model cannot be captured, or computes something else than its capture.
         QualityError: A weight is not finite.
     """
-    spec = run.spec
-    target = load_target(spec.target.name)
-    runtime = spec.target.runtime or target.default_runtime
+    spec, fit = run.spec, run.spec.fit
+    aim = aimed(spec)
+    target, runtime = aim.target, aim.runtime
     offered = target.runtime(runtime)
-    threads = spec.target.threads or offered.threads
     formats = _formats(spec.fit.formats, offered.backend)
     budget = spec.budget.parsed()
-    found = find(target, runtime, "int8", threads)
-    latency = found.model
-    if budget.latency_s is not None and latency is None:
-        raise UsageError(
-            f"no latency model for {target.name}, {runtime}, int8, {threads} thread(s)",
-            where="--latency",
-            hint=without_model_hint(target, "int8"),
-        )
     wanted = spec.fit.device
     cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
@@ -96,12 +125,13 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     progress.note("capturing the model")
     opened = open_model(workload.model, workload.example)
     captured = opened.captured
-    notes = (*opened.notes, *_not_exported(spec.fit.formats), *([found.note] if found.note else []))
+    notes = (*opened.notes, *_not_exported(spec.fit.formats), *([aim.note] if aim.note else []))
     for note in notes:
         progress.note(note)
     groups, left_whole = _checked_groups(captured, workload, progress)
-    levels = width_levels(groups, spec.fit.step or offered.channel_step, spec.fit.min_keep, spec.fit.blocks)
-    costing = Costing(groups, fuse(captured.graph), target, runtime, threads, "int8", latency, Correction())
+    own = spans(groups, fit.layers, fit.freeze)
+    levels = width_levels(groups, fit.step or offered.channel_step, fit.min_keep, fit.blocks, own)
+    costing = Costing(groups, fuse(captured.graph), target, runtime, aim.threads, "int8", aim.latency, Correction())
     device = torch.device("cuda" if cuda else "cpu")
     captured.module.to(device)
     return Job(
@@ -109,7 +139,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         workload=workload,
         target=target,
         runtime=runtime,
-        threads=threads,
+        threads=aim.threads,
         budget=budget,
         formats=formats,
         device=device,
@@ -173,9 +203,9 @@ def export(
     return stored.model_copy(update={"path": folder / stored.path})
 
 
-def profiled(job: Job, artifact: Artifact, runtime: str | None = None) -> Measurement:
-    """The artifact's cost on the job's target, at the budget's percentile, on real inputs."""
-    return profile(
+def profiled(job: Job, artifact: Artifact, runtime: str | None = None, macs: int | None = None) -> Measurement:
+    """The artifact's cost on the job's target, at the budget's percentile, on real inputs; its MACs as designed."""
+    found = profile(
         artifact.path,
         job.target,
         runtime=runtime or job.runtime,
@@ -184,6 +214,7 @@ def profiled(job: Job, artifact: Artifact, runtime: str | None = None) -> Measur
         inputs=inputs(job, 8).cpu().numpy(),
         progress=job.progress,
     )
+    return found.model_copy(update={"cost": found.cost.model_copy(update={"macs": macs})})
 
 
 def fp32_cost(job: Job, captured: Captured, key: str) -> Measurement:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from edgeprune.cost import Budget, Percentile
 from edgeprune.errors import UsageError, did_you_mean
-from edgeprune.units import parse_drop, parse_size, parse_time
+from edgeprune.units import parse_count, parse_drop, parse_size, parse_time
 from edgeprune.values import Value
 
 FILE_NAME = "edgeprune.toml"
@@ -68,6 +68,7 @@ class BudgetSpec(Value):
     at: Percentile = "p90"
     ram: str | None = None
     size: str | None = None
+    macs: str | None = None  # multiply-accumulates of one inference, as designed
     max_drop: str | None = None
 
     def parsed(self) -> Budget:
@@ -81,8 +82,18 @@ class BudgetSpec(Value):
             at=self.at,
             ram_bytes=parse_size(self.ram, "ram") if self.ram else None,
             size_bytes=parse_size(self.size, "size") if self.size else None,
+            macs=parse_count(self.macs, "macs") if self.macs else None,
             max_drop=parse_drop(self.max_drop, "max-drop") if self.max_drop else None,
         )
+
+
+class LayerBound(Value):
+    """How many channels of a layer may stay."""
+
+    min: int | None = Field(None, ge=1)
+    max: int | None = Field(None, ge=1)
+    keep: float = Field(0.0, ge=0, le=1)  # at least this share of the channels stays
+    frozen: bool = False  # all of them stay
 
 
 class FitSpec(Value):
@@ -109,6 +120,8 @@ class FitSpec(Value):
     step: int | None = Field(None, ge=1)  # channel step; None: the target's
     blocks: bool = False  # whole blocks may go where a skip path keeps the model alive
     min_keep: float = Field(0.1, ge=0, le=1)  # smallest share of a group's channels that may stay
+    layers: dict[str, LayerBound] = {}  # by pattern of layer or group names, such as "layer3.*"
+    freeze: tuple[str, ...] = ()  # patterns of layers that stay whole
     calibration_samples: int = Field(256, ge=8)
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where training runs
 
@@ -252,6 +265,8 @@ def _keys_beside(keys: list[str]) -> tuple[str, ...]:
     """The keys that are allowed where the last of `keys` stands."""
     model: type[Value] = Spec
     for key in keys[:-1]:
+        if model is FitSpec and key == "layers":
+            return tuple(LayerBound.model_fields)
         annotation = model.model_fields[key].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, Value)):
             return ()

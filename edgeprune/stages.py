@@ -16,24 +16,24 @@ from edgeprune import backends
 from edgeprune.backends import Artifact
 from edgeprune.cost import Measurement
 from edgeprune.decide import Rehearse
+from edgeprune.device.fusion import fuse
 from edgeprune.errors import QualityError
 from edgeprune.evidence import first
 from edgeprune.job import Job, export, fp32_cost, inputs, profiled
 from edgeprune.pruning.allocation import (
     Allocation,
     Bounds,
-    holds,
     most_valuable,
     score_values,
-    smallest,
     smallest_plan,
     uniform_within,
 )
 from edgeprune.pruning.check import TOLERANCE, difference
 from edgeprune.pruning.curves import kl_divergence, measured_curves, relative_error
 from edgeprune.pruning.dead import dead_channels, dead_last
+from edgeprune.pruning.feasibility import reach
 from edgeprune.pruning.importance import importance
-from edgeprune.pruning.plan import Plan, keeps_all
+from edgeprune.pruning.plan import Plan, apply, keeps_all
 from edgeprune.pruning.problem import Vector
 from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured
@@ -148,7 +148,7 @@ def evaluated(job: Job) -> Evaluated:
 def dense(job: Job, evaluated: Evaluated) -> Dense:
     """Export and profile the dense model; its profile gives the device model's first correction."""
     artifact = export(job, job.captured, "dense", job.deployed, "int8")
-    measurement = profiled(job, artifact)
+    measurement = profiled(job, artifact, macs=macs_of(job, Plan(keep={})))
     fp32 = fp32_cost(job, job.captured, "dense-fp32")
     return Dense(
         validation=evaluated.validation,
@@ -196,12 +196,14 @@ def floor(job: Job, dense: Dense) -> Floor:
     whole = (Plan(keep={}), dense.measurement)
     aim = first(job, [whole])
     costing = replace(job.costing, correction=aim.correction)
-    least, plan = smallest(costing, job.levels), smallest_plan(costing, job.levels)
-    binding = tuple(op.name for op in sorted(least.ops, key=lambda op: -(op.latency_s or 0.0))[:_BINDING])
+    found = reach(costing, bounds(job, aim), job.levels, job.run.spec.fit.solver_limit_s)
+    slowest = tuple(op.name for op in sorted(found.cost.ops, key=lambda op: -(op.latency_s or 0.0))[:_BINDING])
+    binding = tuple(f"{layer} ({short.what})" for short in found.shortfalls for layer in short.layers) or slowest
     if job.target.latency != "measured":
-        return Floor(feasible=holds(bounds(job, aim), least), measurement=least, binding=binding, aim=aim)
+        return Floor(feasible=found.feasible, measurement=found.cost, binding=binding, aim=aim)
+    plan = smallest_plan(costing, job.levels)
     pruned = prune(job.captured, job.groups, plan)
-    measured = profiled(job, export(job, pruned, "smallest", job.deployed, "int8"))
+    measured = profiled(job, export(job, pruned, "smallest", job.deployed, "int8"), macs=macs_of(job, plan))
     return Floor(
         feasible=not job.budget.violations(measured.cost),
         measurement=measured,
@@ -220,7 +222,7 @@ def anchors(job: Job, dense: Dense, floor: Floor) -> tuple[tuple[Plan, Measureme
 
 def bounds(job: Job, aim: Rehearse) -> Bounds:
     """What the solver may spend."""
-    return Bounds(aim.latency_s, job.budget.ram_bytes, job.budget.size_bytes)
+    return Bounds(aim.latency_s, job.budget.ram_bytes, job.budget.size_bytes, job.budget.macs)
 
 
 def allocations(job: Job, found: Importance, aim: Rehearse, only: str | None = None) -> tuple[Allocation, ...]:
@@ -240,7 +242,7 @@ def allocations(job: Job, found: Importance, aim: Rehearse, only: str | None = N
             )
     if only in (None, "uniform"):
         step = fit.step or job.target.runtime(job.runtime).channel_step
-        plans.append(uniform_within(costing, limits, scores, step, fit.min_keep))
+        plans.append(uniform_within(costing, limits, scores, step, fit.min_keep, job.levels))
     different: dict[str, Allocation] = {}
     for plan in plans:
         if plan is not None:
@@ -294,11 +296,16 @@ def _planned(allocation: Allocation, aim: Rehearse) -> Planned:
     )
 
 
+def macs_of(job: Job, plan: Plan) -> int:
+    """Multiply-accumulates of a plan's design."""
+    return sum(op.macs for op in fuse(apply(plan, job.groups)))
+
+
 def rehearse(job: Job, key: str, plan: Plan) -> Measurement:
     """Cut, check, export and profile a plan before any training is spent on it: weights do not change the cost."""
     pruned = prune(job.captured, job.groups, plan)
     _check_surgery(job, pruned, plan)
-    return profiled(job, export(job, pruned, key, job.deployed, "int8"))
+    return profiled(job, export(job, pruned, key, job.deployed, "int8"), macs=macs_of(job, plan))
 
 
 def _check_surgery(job: Job, pruned: Captured, plan: Plan) -> None:
@@ -339,7 +346,7 @@ def finish(job: Job, number: int, plan: Plan) -> Tuned:
     exported = {}
     for name in job.formats:
         artifact = export(job, tuned, f"round-{number}-{name}", name, "int8", job.run.spec.fit.calibration_samples)
-        exported[name] = _exported(job, tuned, artifact)
+        exported[name] = _exported(job, tuned, artifact, macs_of(job, plan))
     fp32 = fp32_cost(job, tuned, f"round-{number}-fp32")
     return Tuned(validation=validation, test=test, epochs=epochs, fp32=fp32, exported=exported)
 
@@ -361,7 +368,7 @@ def publish(job: Job, tuned: Tuned) -> Tuned:
     return tuned.model_copy(update={"exported": moved})
 
 
-def _exported(job: Job, tuned: Captured, artifact: Artifact) -> Exported:
+def _exported(job: Job, tuned: Captured, artifact: Artifact, macs: int | None) -> Exported:
     """Gates, cost and accuracy of one file, in its own runtime."""
     data, task, progress = job.workload.data, job.workload.task, job.progress
     samples = inputs(job, _GATE_SAMPLES, validation=True).cpu()
@@ -375,7 +382,7 @@ def _exported(job: Job, tuned: Captured, artifact: Artifact) -> Exported:
     test = evaluate_session(session, data.test, task, progress=progress)
     runtimes = [name for name, offered in job.target.runtimes.items() if offered.backend == artifact.backend]
     runtime = job.runtime if artifact.backend == job.deployed else next(iter(runtimes), None)
-    measurement = None if runtime is None else profiled(job, artifact, runtime)
+    measurement = None if runtime is None else profiled(job, artifact, runtime, macs)
     return Exported(artifact=artifact, measurement=measurement, gates=gates, validation=validation, test=test)
 
 

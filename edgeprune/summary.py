@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -38,7 +38,7 @@ from edgeprune.job import Job
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.plan import Plan, apply
 from edgeprune.record import Run
-from edgeprune.stages import Dense, Floor, Importance, Planned, Race, Tuned
+from edgeprune.stages import Dense, Floor, Importance, Planned, Race, Tuned, bounds
 from edgeprune.worth import limit_rows, worth_rows
 
 
@@ -75,6 +75,7 @@ def summarize(
     played = history[chosen]
     tuned = played.tuned
     assert tuned is not None
+    costing = replace(job.costing, correction=played.planned.aim.correction)
     task = job.workload.task
     deployed = tuned.exported[job.deployed]
     assert deployed.measurement is not None
@@ -107,7 +108,7 @@ def summarize(
             "costs": _cost_rows(job, dense, played.planned.plan, tuned),
             "layers": keep_rows(job.groups, played.planned.plan),
             "worth": worth_rows(job, found, played.planned.plan, played.planned.aim),
-            "limits": limit_rows(job, played.planned.plan, played.planned.aim),
+            "limits": limit_rows(costing, bounds(job, played.planned.aim), job.levels, played.planned.plan),
             "race": tuple(_race_row(entry, entry is race.plans[0]) for entry in race.plans),
             "details": tuple(
                 ArtifactRow(
@@ -163,6 +164,7 @@ def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
             "ram_bytes": cost.ram_bytes,
             "ram_kind": cost.ram_kind,
             "size_bytes": cost.size_bytes,
+            "macs": cost.macs,
             "metric": MetricRow(name=job.workload.task.primary),
             "run": job.run.path,
             "name": job.run.name,

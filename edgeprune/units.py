@@ -22,6 +22,7 @@ _SIZE_BYTES = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
+_COUNT = {"k": 10**3, "M": 10**6, "G": 10**9}
 _QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ%]*)\s*")
 
 
@@ -63,6 +64,18 @@ def parse_size(text: str, what: str = "size") -> int:
             hint=f"write {number}kB ({value * 1000:,.0f} B) or {number}KiB ({value * 1024:,.0f} B)",
         )
     return int(_positive(value * _SIZE_BYTES[unit], text, what))
+
+
+def parse_count(text: str, what: str = "count") -> int:
+    """A count such as `40M`, `1.2G`, `300k`.
+
+    Raises:
+        UsageError: No unit, an unknown unit, or a value that is not positive.
+    """
+    value, unit = _split(text, what, "40M")
+    if unit not in _COUNT:
+        raise UsageError(f"{what}: {text!r} has no clear unit", hint=f"write {value:g}M (millions), or with k or G")
+    return int(_positive(value * _COUNT[unit], text, what))
 
 
 class Drop(Value):
@@ -107,6 +120,14 @@ def format_time(seconds: float) -> str:
         if abs(seconds) >= scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
+
+
+def format_count(count: float) -> str:
+    """`40.2 M`: powers of 1000, one decimal."""
+    for unit, scale in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if abs(count) >= scale:
+            return f"{count / scale:,.1f} {unit}"
+    return f"{count:.0f}"
 
 
 def format_size(size_bytes: float) -> str:

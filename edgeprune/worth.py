@@ -12,13 +12,13 @@ from edgeprune.cost import Cost
 from edgeprune.decide import Rehearse
 from edgeprune.documents import LimitRow, Saving, WorthRow, nanoseconds
 from edgeprune.job import Job
-from edgeprune.pruning.allocation import Costing
+from edgeprune.pruning.allocation import Bounds, Costing
 from edgeprune.pruning.groups import ChannelGroup
-from edgeprune.pruning.limits import resized
+from edgeprune.pruning.limits import Levels, resized
 from edgeprune.pruning.plan import Plan
-from edgeprune.stages import Importance, bounds
+from edgeprune.stages import Importance
 
-_What = Literal["latency_ns", "ram_bytes", "size_bytes"]
+_What = Literal["latency_ns", "ram_bytes", "size_bytes", "macs"]
 
 
 def worth_rows(job: Job, found: Importance, plan: Plan, aim: Rehearse) -> tuple[WorthRow, ...]:
@@ -36,7 +36,7 @@ def worth_rows(job: Job, found: Importance, plan: Plan, aim: Rehearse) -> tuple[
         rows.append(
             WorthRow(
                 group=group.name,
-                layers=tuple(dict.fromkeys(path.rpartition(".")[0] for path, _ in group.members)),
+                layers=layers_of(group),
                 dense=group.width,
                 kept=widths[i],
                 importance=_importance_kept(found, group, plan),
@@ -48,20 +48,20 @@ def worth_rows(job: Job, found: Importance, plan: Plan, aim: Rehearse) -> tuple[
     return tuple(rows)
 
 
-def limit_rows(job: Job, plan: Plan, aim: Rehearse) -> tuple[LimitRow, ...]:
+def limit_rows(costing: Costing, limits: Bounds, levels: Levels, plan: Plan) -> tuple[LimitRow, ...]:
     """Every limit the plan was solved under, and for how many shrunk groups it forbids the next wider level."""
-    costing, widths = replace(job.costing, correction=aim.correction), plan.widths(job.groups)
-    limits = bounds(job, aim)
-    dense, planned = _cost(costing, _full(job)), _cost(costing, widths)
+    widths = plan.widths(costing.groups)
+    dense, planned = _cost(costing, [group.width for group in costing.groups.groups]), _cost(costing, widths)
     wider = []
-    for i, levels in enumerate(job.levels):
-        next_up = min((level for level in levels if level > widths[i]), default=None)
+    for i, allowed in enumerate(levels):
+        next_up = min((level for level in allowed if level > widths[i]), default=None)
         if next_up is not None:
             wider.append(_cost(costing, (*widths[:i], next_up, *widths[i + 1 :])))
     found: list[tuple[_What, float | None, float | None, float | None, list[float | None]]] = [
         ("latency_ns", limits.latency_s, dense.latency_s, planned.latency_s, [cost.latency_s for cost in wider]),
         ("ram_bytes", limits.ram_bytes, dense.ram_bytes, planned.ram_bytes, [cost.ram_bytes for cost in wider]),
         ("size_bytes", limits.size_bytes, dense.size_bytes, planned.size_bytes, [cost.size_bytes for cost in wider]),
+        ("macs", limits.macs, dense.macs, planned.macs, [cost.macs for cost in wider]),
     ]
     rows = []
     for what, limit, before, now, nexts in found:
@@ -78,6 +78,11 @@ def limit_rows(job: Job, plan: Plan, aim: Rehearse) -> tuple[LimitRow, ...]:
                 )
             )
     return tuple(rows)
+
+
+def layers_of(group: ChannelGroup) -> tuple[str, ...]:
+    """The layers whose parameters shrink with a group."""
+    return tuple(dict.fromkeys(path.rpartition(".")[0] for path, _ in group.members))
 
 
 def _full(job: Job) -> tuple[int, ...]:

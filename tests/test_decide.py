@@ -343,3 +343,19 @@ def test_a_busy_device_is_met_close_to_the_budget() -> None:
     assert met >= 290
     assert np.median(unused) <= 0.05
     assert np.mean(rounds) <= 1.8
+
+
+def test_macs_are_a_limit_like_the_others() -> None:
+    budget = Budget(macs=40_000_000)
+
+    def seen_with(macs: int | None) -> Trial:
+        found = Cost(source=Source.ESTIMATED, macs=macs)
+        return Trial(rehearsed=Seen(plain=found, cost=found))
+
+    (violation,) = budget.violations(Cost(source=Source.ESTIMATED, macs=41_000_000))
+    assert str(violation) == "MACs: needs 41.0 M, budget 40.0 M"
+    assert budget.violations(Cost(source=Source.MEASURED, macs=40_000_000)) == ()
+    (unknown,) = budget.violations(Cost(source=Source.MEASURED))
+    assert unknown.needs == math.inf
+    assert isinstance(decide(budget, [seen_with(39_500_000)], 3, 4), Train)  # no room worth another plan
+    assert isinstance(decide(budget, [seen_with(20_000_000)], 3, 4), Rehearse)

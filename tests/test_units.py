@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.errors import UsageError
-from edgeprune.units import Drop, format_size, format_time, parse_drop, parse_size, parse_time
+from edgeprune.units import (
+    Drop,
+    format_count,
+    format_size,
+    format_time,
+    parse_count,
+    parse_drop,
+    parse_size,
+    parse_time,
+)
 
 TIMES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 SIZES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -32,7 +41,7 @@ def test_a_drop_is_points_or_relative(value: float) -> None:
 
 @given(text=st.text(max_size=12))
 def test_any_text_is_read_or_refused_as_a_usage_error(text: str) -> None:
-    for parse in (parse_time, parse_size, parse_drop):
+    for parse in (parse_time, parse_size, parse_count, parse_drop):
         try:
             assert parse(text) is not None
         except UsageError as err:
@@ -51,6 +60,9 @@ def test_any_text_is_read_or_refused_as_a_usage_error(text: str) -> None:
         (parse_size, "512KB", "'512KB' has no clear unit", "write 512kB (512,000 B) or 512KiB (524,288 B)"),
         (parse_size, "512", "'512' has no clear unit", "write 512kB"),
         (parse_size, "0B", "'0B' is not above zero", ""),
+        (parse_count, "40", "'40' has no clear unit", "write 40M"),
+        (parse_count, "40MB", "'40MB' has no clear unit", "write 40M"),
+        (parse_count, "0M", "'0M' is not above zero", ""),
         (parse_drop, "1", "'1' has no clear unit", "write 1pp (points of the metric) or 1% (relative to dense)"),
     ],
 )
@@ -73,6 +85,13 @@ def test_times_are_shown_in_the_unit_that_fits(seconds: float, text: str) -> Non
 )
 def test_sizes_are_shown_in_powers_of_1024(size: int, text: str) -> None:
     assert format_size(size) == text
+
+
+@given(value=st.integers(1, 999), unit=st.sampled_from("kMG"))
+def test_a_count_is_its_number_times_its_unit_and_shown_like_it(value: int, unit: str) -> None:
+    count = parse_count(f"{value}{unit}")
+    assert count == value * {"k": 10**3, "M": 10**6, "G": 10**9}[unit]
+    assert format_count(count) == f"{value}.0 {unit}" and format_count(value) == str(value)
 
 
 @given(seconds=st.floats(1e-9, 1e4))

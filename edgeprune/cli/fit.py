@@ -6,11 +6,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeprune.cli import options
+from edgeprune.cli.budget_only import show_plan
 from edgeprune.cli.terminal import only_results_on_stdout, progress
 from edgeprune.errors import EdgepruneError, UsageError
 
@@ -40,19 +41,22 @@ def fit(
     threads: options.Threads = None,
     latency: Annotated[str | None, typer.Option(metavar="TIME", help="Limit, with its unit: 20ms.")] = None,
     at: options.At = None,
-    ram: Annotated[str | None, typer.Option(metavar="SIZE", help="Limit on peak memory: 256KiB.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="SIZE", help="Limit on the file: 1MB.")] = None,
+    ram: options.Ram = None,
+    size: options.Size = None,
+    macs: options.Macs = None,
     max_drop: options.MaxDrop = None,
     epochs: options.Epochs = None,
     rounds: Annotated[int | None, typer.Option(metavar="N", help="At most so many rounds.")] = None,
     seed: options.Seed = None,
     step: options.Step = None,
+    freeze: options.Freeze = None,
     distill: options.Distill = None,
     formats: options.Formats = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run folders (runs).")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run; no other flags.")
-    ] = None,
+    resume: options.Resume = None,
+    budget_only: options.BudgetOnly = False,
+    shape: options.Input = None,
+    plan: Annotated[Path | None, typer.Option(metavar="FILE", help="With --budget-only: write the plan here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the job and print it with every default.")] = False,
     settings: options.Settings = None,
     json: options.Json = False,
@@ -63,8 +67,7 @@ def fit(
 
     Without --model and without an edgeprune.toml in this folder it runs the built-in demo.
     """
-    from edgeprune.spec import load_spec, resolved_toml
-
+    sizes = _shape_of(shape, plan, budget_only)
     given = options.overrides(
         settings,
         model_arg,
@@ -80,37 +83,64 @@ def fit(
         budget__at=at,
         budget__ram=ram,
         budget__size=size,
+        budget__macs=macs,
         budget__max_drop=max_drop,
         fit__epochs=epochs,
         fit__rounds=rounds,
         fit__seed=seed,
         fit__step=step,
+        fit__freeze=tuple(freeze or ()),
         fit__distill=distill,
         fit__formats=tuple(formats or ()),
         out=out,
     )
     if resume is not None:
-        if config is not None or any(value not in (None, ()) for value in given.values()):
-            raise UsageError("a resumed run keeps its own job", where="--resume", hint="give --resume RUN alone")
+        _check_alone(given, config, budget_only)
         record = _resume(resume, quiet=quiet, debug=debug)
     else:
-        spec = load_spec(config, given)
-        _check_budget(spec)
+        spec = _spec(config, given, budget_only)
         if dry_run:
-            typer.echo(resolved_toml(spec), nl=False)
-            return
+            return _show_job(spec)
+        if budget_only:
+            file = plan or (out and out / "plan.json")
+            raise typer.Exit(show_plan(spec, sizes, file, json=json, quiet=quiet, debug=debug))
         record = _fit(spec, quiet=quiet, debug=debug)
     _show(record, json=json)
     raise typer.Exit(record.exit_code)
 
 
+def _spec(config: Path | None, given: dict[str, Any], budget_only: bool) -> Spec:
+    from edgeprune.spec import load_spec
+
+    spec = load_spec(config, given, needs_data=not budget_only)
+    _check_budget(spec)
+    return spec
+
+
+def _show_job(spec: Spec) -> None:
+    from edgeprune.spec import resolved_toml
+
+    typer.echo(resolved_toml(spec), nl=False)
+
+
+def _check_alone(given: dict[str, Any], config: Path | None, budget_only: bool) -> None:
+    if config is not None or budget_only or any(value not in (None, ()) for value in given.values()):
+        raise UsageError("a resumed run keeps its own job", where="--resume", hint="give --resume RUN alone")
+
+
+def _shape_of(text: str | None, plan: Path | None, budget_only: bool) -> tuple[int, ...] | None:
+    if not budget_only and (text or plan):
+        raise UsageError("only a job without training takes --input and --plan", where="fit", hint="add --budget-only")
+    return options.parsed_shape(text)
+
+
 def _check_budget(spec: Spec) -> None:
     budget = spec.budget
-    if budget.latency is None and budget.ram is None and budget.size is None:
+    if all(limit is None for limit in (budget.latency, budget.ram, budget.size, budget.macs)):
         raise UsageError(
             "no budget: nothing says how small or fast the model must be",
             where="fit",
-            hint="add --latency 20ms, --ram 256KiB or --size 1MB, and --target NAME",
+            hint="add --latency 20ms, --ram 256KiB, --size 1MB or --macs 40M, and --target NAME",
         )
 
 

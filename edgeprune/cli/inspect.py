@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,6 @@ import typer
 
 from edgeprune.cli import options
 from edgeprune.cli.terminal import only_results_on_stdout, table
-from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +24,7 @@ def inspect(
     weights: options.Weights = None,
     trust_model: options.TrustModel = None,
     data: options.Data = None,
-    shape: Annotated[
-        str | None, typer.Option("--input", metavar="1x3x32x32", help="Input shape, instead of --data.")
-    ] = None,
+    shape: options.Input = None,
     config: options.Config = None,
     target: options.Target = None,
     runtime: options.Runtime = None,
@@ -46,7 +42,7 @@ def inspect(
     """Show the channel groups of a model, what is frozen and why, and what it costs on a target."""
     from edgeprune.spec import load_spec
 
-    sizes = _parsed_shape(shape)
+    sizes = options.parsed_shape(shape)
     flags = {
         "model__entry": model,
         "model__weights": weights,
@@ -66,16 +62,6 @@ def inspect(
 
         write_text(html, render_picture(record))
     typer.echo(record.to_json() if json else _shown(record) + "\n", nl=False)
-
-
-def _parsed_shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    if re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*)+", text) is None:
-        raise UsageError(
-            f"cannot read the shape {text!r}", where="--input", hint="write it like 1x3x32x32, batch first"
-        )
-    return tuple(int(size) for size in text.split("x"))
 
 
 def _loaded(spec: Spec, sizes: tuple[int, ...] | None) -> tuple[torch.nn.Module, torch.Tensor]:

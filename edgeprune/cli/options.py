@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,24 @@ Epochs = Annotated[int | None, typer.Option(metavar="N", help="Fine-tuning epoch
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Everything random follows from it.")]
 Step = Annotated[int | None, typer.Option(metavar="N", help="Widths are multiples of this; default: target's.")]
 Distill = Annotated[bool | None, typer.Option("--distill/--no-distill", help="Learn from the dense model.")]
+Ram = Annotated[str | None, typer.Option("--ram", metavar="SIZE", help="Limit on peak memory: 256KiB.")]
+Size = Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Limit on the file: 1MB.")]
+Macs = Annotated[
+    str | None, typer.Option("--macs", metavar="COUNT", help="Limit on multiply-accumulates of the design: 40M.")
+]
+Freeze = Annotated[
+    list[str] | None,
+    typer.Option("--freeze", metavar="PATTERN", help="Layers that stay whole, such as layer3.*; repeatable."),
+]
+BudgetOnly = Annotated[
+    bool, typer.Option("--budget-only", help="Print the plan and its predicted cost; train nothing.")
+]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", metavar="RUN", help="Continue an interrupted run; no other flags.")
+]
+Input = Annotated[
+    str | None, typer.Option("--input", metavar="1x3x32x32", help="Input shape, batch first, instead of --data.")
+]
 Formats = Annotated[
     list[str] | None,
     typer.Option("--format", metavar="NAME", help="onnx, tflite or openvino; repeatable; default: all installed."),
@@ -51,6 +70,21 @@ Settings = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks and third-party warnings.")]
+
+
+def parsed_shape(text: str | None) -> tuple[int, ...] | None:
+    """The sizes of `1x3x32x32`.
+
+    Raises:
+        UsageError: It is no such text.
+    """
+    if text is None:
+        return None
+    if re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*)+", text) is None:
+        raise UsageError(
+            f"cannot read the shape {text!r}", where="--input", hint="write it like 1x3x32x32, batch first"
+        )
+    return tuple(int(size) for size in text.split("x"))
 
 
 def overrides(settings: list[str] | None, model_args: list[str] | None, **flags: Any) -> dict[str, Any]:

@@ -30,6 +30,16 @@ def size_bytes(ops: Iterable[Op], precision: str) -> int:
     return total
 
 
+def op_bytes(op: Op, precision: str) -> int:
+    """What one operator adds to the estimated size of a file."""
+    return size_bytes((op,), precision) - FILE_BYTES
+
+
+def as_run(ops: Iterable[Op], runtime: str) -> tuple[Op, ...]:
+    """Fused operators as a runtime runs them: most pad inside their convolutions."""
+    return tuple(ops) if runtime in _PADS_APART else absorb_padding(tuple(ops))
+
+
 def counts_process(target: Target) -> bool:
     """Whether RAM on a target is that of a whole process, as it is measured where files are run, weights included."""
     return target.latency == "measured"
@@ -53,7 +63,7 @@ def estimate(
         UsageError: The target does not run that runtime.
     """
     runtime = runtime or target.default_runtime
-    sequence = tuple(ops) if runtime in _PADS_APART else absorb_padding(tuple(ops))
+    sequence = as_run(ops, runtime)
     offered = target.runtime(runtime)
     threads = threads or offered.threads
     model = load_latency_model(target, runtime, precision, threads) if latency is None else latency
@@ -71,6 +81,7 @@ def estimate(
         ram_bytes=ram + WEIGHT_COPIES * size if counted else ram,
         ram_kind="process" if counted else "activations",
         size_bytes=size,
+        macs=sum(op.macs for op in sequence),
     )
     rows = tuple(
         OpCost(name=op.name, kind=op.kind, latency_s=model.op_s(op) if model else None, macs=op.macs) for op in sequence

@@ -81,7 +81,7 @@ def without_model_hint(target: Target, precision: str) -> str:
         for found in standings(target, name)
         if found.precision == precision
     ]
-    steps = ["--ram and --size need no latency model"]
+    steps = ["--ram, --size and --macs need no latency model"]
     if here:
         steps.append(f"this target has one with {' or '.join(here)}")
     elif near := _near(target, precision):

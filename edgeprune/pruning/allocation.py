@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeprune.cost import Correction, Measurement
 from edgeprune.device.corrected import Corrected
-from edgeprune.device.estimate import ELEMENT_BYTES, counts_process, estimate, size_bytes
+from edgeprune.device.estimate import ELEMENT_BYTES, as_run, counts_process, estimate, op_bytes, size_bytes
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.memory import WEIGHT_COPIES, overwrites
@@ -37,6 +37,7 @@ class Bounds:
     latency_s: float | None = None
     ram_bytes: float | None = None
     size_bytes: float | None = None
+    macs: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def holds(bounds: Bounds, predicted: Measurement) -> bool:
         (cost.latency_s, bounds.latency_s),
         (cost.ram_bytes, bounds.ram_bytes),
         (cost.size_bytes, bounds.size_bytes),
+        (cost.macs, bounds.macs),
     )
     return all(limit is None or (needs is not None and needs <= limit) for needs, limit in pairs)
 
@@ -122,11 +124,11 @@ def most_valuable(
     """
     tightened = bounds
     for _ in range(_TIGHTENINGS):
-        problem = _problem(costing, tightened, levels, values)
+        problem = problem_of(costing, tightened, levels, values)
         solution = solve(problem, gap, time_limit_s)
         if solution is None:
             return None
-        plan = _plan(costing.groups, levels, solution.choice, scores)
+        plan = plan_at(costing.groups, levels, solution.choice, scores)
         predicted = costing.of(plan)
         if holds(bounds, predicted):
             return Allocation(name, plan, predicted, solution.gap, solution.seconds)
@@ -135,16 +137,27 @@ def most_valuable(
 
 
 def uniform_within(
-    costing: Costing, bounds: Bounds, scores: Mapping[str, Vector], step: int, min_keep: float
+    costing: Costing,
+    bounds: Bounds,
+    scores: Mapping[str, Vector],
+    step: int,
+    min_keep: float,
+    levels: Levels | None = None,
 ) -> Allocation | None:
     """The widest plan within the bounds that is as uniform as the step allows.
 
     One share for every group, rounded to the step; where the next share would take several groups over the bounds
     together, as many of them as fit are a step wider, in order.
+
+    Args:
+        levels: No group gets narrower or wider than its levels, but for none at all.
     """
 
+    def plan_of(share: float) -> Plan:
+        return _clipped(uniform(costing.groups, share, step, scores), costing.groups, levels, scores)
+
     def at(share: float) -> Allocation:
-        return of(uniform(costing.groups, share, step, scores))
+        return of(plan_of(share))
 
     def of(plan: Plan) -> Allocation:
         return Allocation("uniform", plan, costing.of(plan), None, 0.0)
@@ -159,12 +172,21 @@ def uniform_within(
             best, low = tried, middle
         else:
             high = middle
-    for name, wider in uniform(costing.groups, high, step, scores).keep.items():
+    for name, wider in plan_of(high).keep.items():
         if len(wider) > len(best.plan.keep[name]):
             tried = of(best.plan.model_copy(update={"keep": {**best.plan.keep, name: wider}}))
             if holds(bounds, tried.predicted):
                 best = tried
     return best
+
+
+def _clipped(plan: Plan, groups: ChannelGroups, levels: Levels | None, scores: Mapping[str, Vector]) -> Plan:
+    keep = dict(plan.keep)
+    for group, widths in zip(groups.groups, levels or ()):
+        least, most = next((k for k in widths if k), 0), widths[-1]
+        width = min(max(len(keep[group.name]), least), most)
+        keep[group.name] = best_channels(width, group.width, scores[group.name])
+    return plan.model_copy(update={"keep": keep})
 
 
 def smallest(costing: Costing, levels: Levels) -> Measurement:
@@ -174,7 +196,7 @@ def smallest(costing: Costing, levels: Levels) -> Measurement:
 
 def smallest_plan(costing: Costing, levels: Levels) -> Plan:
     """Every group at its narrowest allowed width."""
-    return _plan(costing.groups, levels, [0] * len(levels), None)
+    return plan_at(costing.groups, levels, [0] * len(levels), None)
 
 
 def score_values(groups: ChannelGroups, levels: Levels, scores: Mapping[str, Vector]) -> dict[str, Vector]:
@@ -186,23 +208,27 @@ def score_values(groups: ChannelGroups, levels: Levels, scores: Mapping[str, Vec
     return values
 
 
-def _plan(groups: ChannelGroups, levels: Levels, choice: Sequence[int], scores: Mapping[str, Vector] | None) -> Plan:
+def plan_at(groups: ChannelGroups, levels: Levels, choice: Sequence[int], scores: Mapping[str, Vector] | None) -> Plan:
+    """The plan that puts every group at a level; inside a group the best-scored channels stay."""
     keep = {}
     for group, widths, level in zip(groups.groups, levels, choice, strict=True):
         keep[group.name] = best_channels(widths[level], group.width, None if scores is None else scores[group.name])
     return Plan(keep=keep)
 
 
-def _problem(costing: Costing, bounds: Bounds, levels: Levels, values: Mapping[str, Vector]) -> Problem:
-    groups, ops, merges = costing.groups, costing.ops, Merges(levels)
+def problem_of(costing: Costing, bounds: Bounds, levels: Levels, values: Mapping[str, Vector]) -> Problem:
+    """The choice of levels as the solver takes it; RAM by what an arena needs at least, step by step."""
+    groups, ops, merges = costing.groups, as_run(costing.ops, costing.runtime), Merges(levels)
     limits: list[Limit] = []
     if bounds.latency_s is not None and costing.model is not None:
         room_s = bounds.latency_s - costing.model.total_s(())
         limits.append(Limit("latency", tabulate(ops, groups, levels, costing.model.op_s, merges), room_s))
-    size = tabulate(ops, groups, levels, partial(_op_bytes, costing.precision), merges)
+    size = tabulate(ops, groups, levels, partial(op_bytes, precision=costing.precision), merges)
     file_bytes = size_bytes((), costing.precision)
     if bounds.size_bytes is not None:
         limits.append(Limit("size", size, bounds.size_bytes - costing.correction.size_bytes - file_bytes))
+    if bounds.macs is not None:
+        limits.append(Limit("MACs", tabulate(ops, groups, levels, _macs, merges), bounds.macs))
     if bounds.ram_bytes is not None:
         room, held = bounds.ram_bytes - costing.correction.ram_bytes, NOTHING
         if counts_process(costing.target):
@@ -213,8 +239,8 @@ def _problem(costing: Costing, bounds: Bounds, levels: Levels, values: Mapping[s
     return Problem(levels, tuple(values[group.name] for group in groups.groups), tuple(limits))
 
 
-def _op_bytes(precision: str, op: Op) -> float:
-    return size_bytes((op,), precision) - size_bytes((), precision)
+def _macs(op: Op) -> float:
+    return op.macs
 
 
 def _tighter(current: Bounds, wanted: Bounds, predicted: Measurement) -> Bounds:
@@ -231,4 +257,5 @@ def _tighter(current: Bounds, wanted: Bounds, predicted: Measurement) -> Bounds:
         latency_s=shrink(current.latency_s, wanted.latency_s, cost.latency_s),
         ram_bytes=shrink(current.ram_bytes, wanted.ram_bytes, cost.ram_bytes),
         size_bytes=shrink(current.size_bytes, wanted.size_bytes, cost.size_bytes),
+        macs=shrink(current.macs, wanted.macs, cost.macs),
     )

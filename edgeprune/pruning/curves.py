@@ -56,7 +56,7 @@ def measured_curves(
     share of score that is removed. Groups the time limit leaves out take the median damage per removed score.
 
     Args:
-        levels: Allowed widths per group, ascending, the full width last.
+        levels: Allowed widths per group, ascending.
         samples: Inputs (n, ...).
         limit_s: Wall time after which no further point is measured; at least one point is.
 
@@ -69,7 +69,7 @@ def measured_curves(
         (g, width)
         for share in _SHARES
         for g in range(len(groups.groups))
-        if (width := _at(levels[g], share)) is not None
+        if (width := _at(levels[g], share, groups.groups[g].width)) is not None
     ]
     points += [(g, 0) for g in range(len(groups.groups)) if levels[g][0] == 0]  # a whole block
     measured: dict[int, dict[int, float]] = {g: {} for g in range(len(groups.groups))}
@@ -84,10 +84,10 @@ def measured_curves(
     return _interpolated(groups, scores, levels, measured)
 
 
-def _at(levels: Sequence[int], share: float) -> int | None:
+def _at(levels: Sequence[int], share: float, full: int) -> int | None:
     """The level nearest to a share of the full width; None when that is the full width."""
-    nearest = min(levels, key=lambda width: abs(width - share * levels[-1]))
-    return None if nearest == levels[-1] else nearest
+    nearest = min(levels, key=lambda width: abs(width - share * full))
+    return None if nearest == full else nearest
 
 
 def _interpolated(

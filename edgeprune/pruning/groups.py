@@ -113,9 +113,9 @@ class ChannelGroups:
         owners: Labels = self._group_of[components]
         return owners
 
-    def width_at(self, node: str, axis: int, size: int) -> Width:
+    def width_at(self, node: str, axis: int, size: int, output: int = 0) -> Width:
         """The width of an axis of `size` positions as a function of group widths."""
-        components = self.components_at(node, axis)
+        components = self.components_at(node, axis, output)
         if components is None:
             return Width(size, {})
         owners = self.owner_of(components)

@@ -80,12 +80,6 @@ def removable_together(groups: ChannelGroups) -> tuple[str, ...]:
     return tuple(found)
 
 
-def nodes_without(groups: ChannelGroups, name: str) -> frozenset[str]:
-    """The nodes that are still run when a removable group is removed alone."""
-    remains = _remains(shrinking_of(groups, Plan(keep={name: ()})))
-    return frozenset(without(groups.graph, groups.anatomy, remains.fates)[0].by_name)
-
-
 def keeps_all(groups: ChannelGroups, plan: Plan) -> bool:
     """Whether the plan removes nothing."""
     return plan.widths(groups) == tuple(group.width for group in groups.groups)

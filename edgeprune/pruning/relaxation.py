@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -164,6 +164,17 @@ def searched(found: Program, gap: float, time_limit_s: float, gone: Flags | None
     if result.x is None:
         return Searched(None, proven, infeasible=result.status == 2)
     return Searched(found.rounded(result.x), proven, infeasible=False)
+
+
+def cheapest(problem: Problem, time_limit_s: float) -> tuple[int, ...] | None:
+    """The choice that costs least by the first limit, whatever its bound, and holds the others; None where none does.
+
+    Also None where none is found in time.
+    """
+    found = program(problem)
+    first = found.costs[[0], :].toarray()[0]
+    asked = replace(found, gains=-_VALUES * first, costs=found.costs[1:, :], room=found.room[1:])
+    return searched(asked, 1e-6, time_limit_s).choice
 
 
 class _Rows:

@@ -5,13 +5,13 @@ Everything is read from the record; no model code is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from edgeprune.documents import FitRecord, LimitRow, Saving
 from edgeprune.report.tables import Cell, Column, Table
 from edgeprune.report.text import UNKNOWN, metric_text, time_text, title, verdict_line
-from edgeprune.units import format_size
+from edgeprune.units import format_count, format_size
 
 _BINDS = 0.5  # share of the shrunk groups that a limit must hold back to be called binding
 
@@ -48,7 +48,7 @@ def explain_text(record: FitRecord) -> str:
             "saved alone: by this group on the dense model; in the plan: what keeping it whole would cost now;\n"
             "by the device model. Groups share operators, so single savings do not add up."
         )
-    parts += ["\n".join(found) for found in (_limits(record), why(record)) if found]
+    parts += ["\n".join(found) for found in (limit_lines(record.limits), why(record)) if found]
     frozen = {True: [row for row in record.frozen if row.by_check], False: [r for r in record.frozen if not r.by_check]}
     if frozen[True]:
         parts.append("\n".join(["left whole by the check:"] + [f"  {r.group}: {r.reason}" for r in frozen[True]]))
@@ -118,11 +118,11 @@ def _listed(layers: list[tuple[str, int]]) -> str:
     return f"{names}{more} ({total} channel{'s' * (total != 1)})"
 
 
-def _limits(record: FitRecord) -> list[str]:
+def limit_lines(limits: Iterable[LimitRow]) -> list[str]:
+    """One sentence per limit: what the plan needs of it, and whether it holds the plan back."""
     lines = []
-    for row in record.limits:
-        text = time_text if row.what == "latency_ns" else _size
-        name = row.what.rpartition("_")[0].replace("ram", "RAM")
+    for row in limits:
+        name, text = _NAMES[row.what]
         held = f"binds: the next wider level of {row.blocked} of {row.shrunk} shrunk groups would break it"
         loose = f"does not bind: {row.blocked} of {row.shrunk} shrunk groups would break it with their next wider level"
         lines.append(
@@ -134,6 +134,14 @@ def _limits(record: FitRecord) -> list[str]:
 
 def _size(count: float) -> str:
     return format_size(round(count))
+
+
+_NAMES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "latency_ns": ("latency", time_text),
+    "ram_bytes": ("RAM", _size),
+    "size_bytes": ("size", _size),
+    "macs": ("MACs", format_count),
+}
 
 
 def _share(value: float | None) -> str:

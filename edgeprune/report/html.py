@@ -21,7 +21,7 @@ from edgeprune.report.text import (
     title,
     verdict_line,
 )
-from edgeprune.units import format_size
+from edgeprune.units import format_count, format_size
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,9 @@ def tiles(record: FitRecord) -> tuple[Tile, ...]:
             _share(record.size_bytes, budget.size_bytes),
         ),
     ]
+    if budget.macs is not None and record.macs is not None:
+        share = _share(record.macs, budget.macs)
+        found.append(Tile("MACs", format_count(record.macs), f"of {format_count(budget.macs)}", "of the design", share))
     deployed = next((row for row in record.costs if row.deployed), None)
     allowed = budget.max_drop.allowed(metric.validation_dense or metric.dense or 0.0) if budget.max_drop else None
     drop = "" if metric.drop is None else f"drop {metric.drop * 100:.2f} pp on validation"

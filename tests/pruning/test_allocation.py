@@ -62,6 +62,7 @@ def test_every_allocation_holds_all_bounds_at_once(name: str, where: str, seed: 
         latency_s=least.latency_s + share * (dense.latency_s - least.latency_s),
         size_bytes=least.size_bytes + share * (dense.size_bytes - least.size_bytes),
         ram_bytes=(least.ram_bytes or 0) + share * ((dense.ram_bytes or 0) - (least.ram_bytes or 0)),
+        macs=(least.macs or 0) + share * ((dense.macs or 0) - (least.macs or 0)),
     )
     values = score_values(found.groups, levels, scores)
     best = most_valuable("score", found, bounds, levels, values, scores, 1e-4, 10.0)
@@ -141,10 +142,21 @@ def test_the_tables_know_what_a_plan_without_blocks_costs(name: str, seed: int) 
     said = tabulate(found.ops, found.groups, levels, op_s).at(choice)
     keep = {g.name: tuple(range(w[i])) for g, w, i in zip(found.groups.groups, levels, choice, strict=True)}
     real = sum(op_s(op) for op in fuse(apply(Plan(keep=keep), found.groups)))
-    if name in ("residual", "inverted_residual"):
-        assert said == pytest.approx(real)
-    else:  # more than two groups meet in an operator
-        assert said >= real * (1 - 0.05)
+    assert said == pytest.approx(real)
+
+
+def test_macs_alone_are_a_limit_that_holds_exactly() -> None:
+    found = costing("dense_block")
+    levels = width_levels(found.groups, 2, 0.1)
+    scores = scores_of(found, 3)
+    dense, least = found.of_ops(found.ops).cost.macs, smallest(found, levels).cost.macs
+    assert dense is not None and least is not None
+    bound = (dense + least) // 2
+    values = score_values(found.groups, levels, scores)
+    best = most_valuable("score", found, Bounds(macs=bound), levels, values, scores, 0.0, 10.0)
+    assert best is not None and best.predicted.cost.macs is not None
+    assert best.predicted.cost.macs == sum(op.macs for op in fuse(apply(best.plan, found.groups))) <= bound
+    assert not holds(Bounds(macs=best.predicted.cost.macs - 1), best.predicted)
 
 
 def test_a_solve_may_remove_a_block() -> None:

@@ -1,0 +1,149 @@
+"""A budget without a fit: the plan that the solver finds and its predicted cost. Nothing is trained or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from edgeprune.cost import Budget, Correction, Measurement
+from edgeprune.device.fusion import fuse
+from edgeprune.documents import budget_row, figure, violation_row
+from edgeprune.job import aimed
+from edgeprune.plan_document import BudgetPlan, WidthRow
+from edgeprune.progress import SILENT, Progress
+from edgeprune.pruning.allocation import Allocation, Bounds, Costing, most_valuable, score_values, uniform_within
+from edgeprune.pruning.check import vetted
+from edgeprune.pruning.feasibility import Reach, reach
+from edgeprune.pruning.groups import ChannelGroups, channel_groups
+from edgeprune.pruning.importance import importance
+from edgeprune.pruning.layer_bounds import spans
+from edgeprune.pruning.limits import Levels, width_levels
+from edgeprune.pruning.opening import Opened, open_model, varied
+from edgeprune.pruning.plan import Plan
+from edgeprune.spec import Spec
+from edgeprune.workload import Workload
+from edgeprune.workload.samples import batches
+from edgeprune.worth import layers_of, limit_rows
+
+_GUARD = 0.005  # share of the latency budget: what the exporter may do to a plan's estimate
+_WITHOUT_DATA = "l1"  # the criterion that needs none
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Everything a plan depends on."""
+
+    spec: Spec
+    groups: ChannelGroups
+    levels: Levels
+    costing: Costing
+    budget: Budget
+    bounds: Bounds
+    scores: dict[str, np.ndarray]
+    criterion: str
+    notes: tuple[str, ...]
+
+
+def plan_budget(
+    spec: Spec,
+    model: torch.nn.Module,
+    example: torch.Tensor,
+    workload: Workload | None = None,
+    progress: Progress = SILENT,
+) -> BudgetPlan:
+    """The plan within the budget by the device model, or what stands in the way.
+
+    Args:
+        example: One input, batch on axis 0; only its shape matters.
+        workload: With its data, channels are scored by the job's criterion; without, by their weights.
+
+    Raises:
+        UsageError: Unknown target or runtime, no device model for a latency budget, layer bounds that cannot hold.
+        UnsupportedError: The model cannot be captured.
+        QualityError: A weight or a score is not finite.
+    """
+    asked = _question(spec, open_model(model, example), example, workload, progress)
+    costing, levels, fit = asked.costing, asked.levels, spec.fit
+    found = reach(costing, asked.bounds, levels, fit.solver_limit_s)
+    if not found.feasible:
+        return _document(asked, found.cost, found, None)
+    progress.note("solving")
+    values = score_values(asked.groups, levels, asked.scores)
+    best = most_valuable(
+        "score", costing, asked.bounds, levels, values, asked.scores, fit.solver_gap, fit.solver_limit_s
+    )
+    if best is None:
+        step = fit.step or costing.target.runtime(costing.runtime).channel_step
+        best = uniform_within(costing, asked.bounds, asked.scores, step, fit.min_keep, levels)
+    if best is None:
+        best = Allocation("smallest", found.plan, found.cost, None, 0.0)
+    return _document(asked, best.predicted, found, best)
+
+
+def _question(
+    spec: Spec, opened: Opened, example: torch.Tensor, workload: Workload | None, progress: Progress
+) -> _Question:
+    fit, captured, aim = spec.fit, opened.captured, aimed(spec)
+    samples = [x for x, _ in batches(workload.data.calibration, 32)] if workload is not None else []
+    inputs = (samples[0],) if samples else varied((example,))
+    groups = vetted(captured, channel_groups(captured.graph), inputs)
+    step = fit.step or aim.target.runtime(aim.runtime).channel_step
+    levels = width_levels(groups, step, fit.min_keep, fit.blocks, spans(groups, fit.layers, fit.freeze))
+    ops = fuse(captured.graph)
+    costing = Costing(groups, ops, aim.target, aim.runtime, aim.threads, "int8", aim.latency, Correction())
+    criterion = fit.criterion if samples else _WITHOUT_DATA
+    progress.note(f"scoring channels by {criterion}")
+    scores = importance(criterion, captured, groups, samples[: max(1, fit.importance_samples // 32)], fit.seed)
+    notes = opened.notes
+    if not samples:
+        notes += (f"no data: channels are scored by the size of their weights ({_WITHOUT_DATA})",)
+    notes += (aim.note,) if aim.note else ()
+    if aim.target.latency == "measured":
+        notes += ("estimated by the device model; a fit measures this machine and corrects it",)
+    budget = spec.budget.parsed()
+    return _Question(spec, groups, levels, costing, budget, _bounds(budget, costing), scores, criterion, notes)
+
+
+def _bounds(budget: Budget, costing: Costing) -> Bounds:
+    """The budget less what the verdict will demand on top of a central estimate: the interval's upper end must hold."""
+    latency_s = budget.latency_s
+    if latency_s is not None and costing.latency is not None:
+        latency_s *= (1 - _GUARD) / costing.latency.band.high
+    return Bounds(latency_s, budget.ram_bytes, budget.size_bytes, budget.macs)
+
+
+def _document(asked: _Question, cost: Measurement, found: Reach, best: Allocation | None) -> BudgetPlan:
+    costing, groups = asked.costing, asked.groups
+    plan = Plan(keep={}) if best is None else best.plan
+    widths = (found.plan if best is None else plan).widths(groups)
+    return BudgetPlan.model_validate(
+        {
+            "model": asked.spec.model.entry or "demo",
+            "verdict": "infeasible" if best is None else "feasible",
+            "budget": budget_row(asked.budget),
+            "criterion": asked.criterion,
+            "dense": _figure(costing.of_ops(costing.ops)),
+            "planned": _figure(cost),
+            "groups": tuple(
+                WidthRow(group=group.name, layers=layers_of(group), dense=group.width, kept=kept)
+                for group, kept in zip(groups.groups, widths, strict=True)
+            ),
+            "allocation": "" if best is None else best.name,
+            "gap": None if best is None else best.gap,
+            "seconds": None if best is None else best.seconds,
+            "limits": () if best is None else limit_rows(costing, asked.bounds, asked.levels, plan),
+            "violations": tuple(violation_row(v) for v in asked.budget.violations(cost.cost)) if best is None else (),
+            "binding": tuple(str(short) for short in found.shortfalls),
+            "plan": None if best is None else plan.model_dump(mode="json", by_alias=True),
+            "notes": (*cost.notes, *asked.notes),
+        }
+    )
+
+
+def _figure(found: Measurement) -> dict[str, object]:
+    made = figure(
+        found.cost, found.target, runtime=found.runtime, threads=found.threads, precision=found.precision
+    ).model_dump()
+    return {**made, "size_bytes": found.cost.size_bytes, "macs": found.cost.macs}
