@@ -24,7 +24,7 @@ READY := .venv/.edgeprune-ready
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: help setup demo test test-slow lint types check docs profiles demo-weights clean \
-	bench-fit bench-host bench-loop bench-calibration bench-prune bench-zoo bench-device-models
+	bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench-zoo bench-device-models
 
 help:
 	@echo "make demo          fit the built-in model to 20 ms on a Raspberry Pi 4"
@@ -39,6 +39,7 @@ help:
 	@echo "make bench-loop    twenty latency budgets over three small nets on this machine: met, how close, in how many rounds"
 	@echo "make bench-calibration  calibrate this machine, then foretell random widths of two networks"
 	@echo "make bench-prune   five torchvision networks: exactness and time of pruning"
+	@echo "make bench-solver  seven networks: time and gap of the budgeted solve"
 	@echo "make bench-zoo     LIST=FILE: how many public models are pruned exactly, beside torch-pruning (PEER=0: alone)"
 	@echo "make bench-device-models  MEASUREMENTS=DIR: device models on what they have not seen, and as shipped"
 	@echo "make clean         caches and build outputs; runs/ and .venv stay"
@@ -80,7 +81,7 @@ profiles: $(READY)
 demo-weights: $(READY)
 	$(BIN)/python -m tools.train_demo
 
-bench-fit bench-host bench-loop bench-calibration bench-prune: bench-%: $(READY)
+bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver: bench-%: $(READY)
 	EDGEPRUNE_SHARED=$(SHARED) $(BIN)/python -m bench.$* $(BENCH_ARGS)
 	$(BIN)/python -m bench.tables
 

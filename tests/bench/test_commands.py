@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from bench import fit, host, loop, prune
+from bench import fit, host, loop, prune, solver
 from bench.cells import open_sheet, read_document
 from edgeprune.errors import MeasurementError, UsageError
 from tests.pruning.nets import NETS
@@ -136,3 +136,16 @@ def test_the_loop_meets_a_budget_of_a_small_net_by_measurement(monkeypatch: pyte
     assert found["source"] == "measured" and found["verdict"] in ("met", "missed")
     assert (found["verdict"] == "met") == (found["undershoot"] >= 0)
     assert 1 <= found["rounds"] <= 3 and found["rounds"] <= found["rehearsals"]
+
+
+def test_the_benchmark_of_the_solver_holds_its_gap_and_beats_greedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.command.ROOT", tmp_path)
+    assert solver.main(["--smoke", "--quiet"]) == 0
+    document = json.loads((tmp_path / "runs" / "bench" / "solver-smoke" / "results.json").read_text())
+    solves = document["cells"]["resnet8"]["result"]["solves"]
+    assert set(solves) == {f"{share:g} {limits}" for share in solver.SHARES for limits in ("latency", "all")}
+    for solve in solves.values():
+        assert not solve["feasible"] or (solve["gap"] <= solver.GAP and (solve["greedy"] or 0) <= 1 + 1e-9)
+    assert any(solve["feasible"] for solve in solves.values())
