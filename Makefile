@@ -39,7 +39,7 @@ help:
 	@echo "make bench-loop    twenty latency budgets over three small nets on this machine: met, how close, in how many rounds"
 	@echo "make bench-calibration  calibrate this machine, then foretell random widths of two networks"
 	@echo "make bench-prune   five torchvision networks: exactness and time of pruning"
-	@echo "make bench-solver  seven networks: time and gap of the budgeted solve"
+	@echo "make bench-solver  six networks: time and gap of the budgeted solve"
 	@echo "make bench-zoo     LIST=FILE: how many public models are pruned exactly, beside torch-pruning (PEER=0: alone)"
 	@echo "make bench-device-models  MEASUREMENTS=DIR: device models on what they have not seen, and as shipped"
 	@echo "make clean         caches and build outputs; runs/ and .venv stay"

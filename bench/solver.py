@@ -82,10 +82,13 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
 }
 
 
+SIX = tuple(NETS)[:6]
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command; returns the exit status."""
     parser = command.parser("solver", (__doc__ or "").splitlines()[0])
-    parser.add_argument("--nets", default=",".join(NETS), help="separated by commas")
+    parser.add_argument("--nets", default=",".join(SIX), help=f"separated by commas; all: {', '.join(NETS)}")
     options = parser.parse_args(arguments)
     if options.smoke:
         options.nets = "resnet8"
