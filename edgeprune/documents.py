@@ -78,6 +78,16 @@ class RoundRow(Value):
     reason: str = ""
 
 
+class StageRow(Value):
+    """One stage of a schedule before the search for the budget: its plan's predicted cost and channels."""
+
+    plan: str
+    predicted_ns: int | None
+    kept: int
+    dense: int
+    regrown: int  # kept channels that the stage before had removed
+
+
 class Figure(Value):
     """What something costs on one target by one source. Tables make one column per (source, target)."""
 
@@ -235,6 +245,7 @@ class FitRecord(Value):
     worth: tuple[WorthRow, ...] = ()
     limits: tuple[LimitRow, ...] = ()
     race: tuple[RaceRow, ...] = ()
+    stages: tuple[StageRow, ...] = ()  # of the schedule, which `spec` names
     rehearsals: tuple[RoundRow, ...] = ()  # plans whose untrained files were profiled before one was trained, in order
     correction: Correction | None = None  # of the device model, that the plan was solved with
     details: tuple[ArtifactRow, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.layer_bounds import spans
 from edgeprune.pruning.limits import Levels, width_levels
 from edgeprune.pruning.opening import open_model
+from edgeprune.pruning.plan import Plan
 from edgeprune.pruning.trace import Captured
 from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.record import Run
@@ -56,11 +57,25 @@ class Job:
     progress: Progress
     notes: tuple[str, ...] = ()  # what the user must know of the captured model and of what is not exported
     left_whole: frozenset[str] = frozenset()  # groups that did not pass the check
+    start: Captured | None = None  # the whole model after stages of pruning; None: the dense model
+    within: Plan | None = None  # what plans may still keep after stages without regrowth; None: everything
 
     @property
     def deployed(self) -> str:
         """The backend whose artifact the verdict rests on."""
         return self.target.runtime(self.runtime).backend
+
+    @property
+    def source(self) -> Captured:
+        """The model that plans cut: the dense one, or what stages of pruning made of it."""
+        return self.captured if self.start is None else self.start
+
+    def after_stage(self, start: Captured, levels: Levels, within: Plan | None) -> Job:
+        """The job of the next stage; its teacher is the same dense model."""
+        job = replace(self, start=start, levels=levels, within=within)
+        if "teacher" in self.__dict__:  # its outputs took a pass over the training data
+            job.__dict__["teacher"] = self.teacher
+        return job
 
     @cached_property
     def teacher(self) -> Teacher:

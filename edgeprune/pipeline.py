@@ -15,6 +15,7 @@ from edgeprune.progress import SILENT, Progress
 from edgeprune.record import Run, create, reopen, write_text
 from edgeprune.report.files import write_reports
 from edgeprune.rounds import play
+from edgeprune.schedule import staged
 from edgeprune.spec import Spec
 from edgeprune.stages import Dense, Evaluated, Floor, Importance, Race
 from edgeprune.summary import infeasible, summarize
@@ -83,7 +84,8 @@ def _run(run: Run, workload: Workload, progress: Progress) -> FitRecord:
         return _finished(run, infeasible(job, dense, floor))
     found = _importance(job)
     race = run.stage("race", Race, lambda: stages.race(job, found, floor.aim))
-    history, verdict = play(job, stages.anchors(job, dense, floor), found, race.plans[0])
+    last, fresh, first = staged(job, found, floor.aim, race.plans[0])
+    history, verdict = play(last, stages.anchors(job, dense, floor), fresh, first)
     played = history[verdict.trial]
     assert played.tuned is not None
     history[verdict.trial] = replace(played, tuned=stages.publish(job, played.tuned))

@@ -25,7 +25,7 @@ def play(
 
     Args:
         anchors: Plans that were profiled and are no candidates.
-        first: The plan that won the race; later ones are solved in the same way.
+        first: The plan that won the race, after stages with its scores of then; later ones are solved in the same way.
     """
 
     def known(history: Sequence[Played]) -> Evidence:

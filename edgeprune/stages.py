@@ -33,7 +33,7 @@ from edgeprune.pruning.curves import kl_divergence, measured_curves, relative_er
 from edgeprune.pruning.dead import dead_channels, dead_last
 from edgeprune.pruning.feasibility import reach
 from edgeprune.pruning.importance import importance
-from edgeprune.pruning.plan import Plan, apply, keeps_all
+from edgeprune.pruning.plan import Plan, apply, intersection, keeps_all
 from edgeprune.pruning.problem import Vector
 from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured
@@ -225,11 +225,13 @@ def bounds(job: Job, aim: Rehearse) -> Bounds:
     return Bounds(aim.latency_s, job.budget.ram_bytes, job.budget.size_bytes, job.budget.macs)
 
 
-def allocations(job: Job, found: Importance, aim: Rehearse, only: str | None = None) -> tuple[Allocation, ...]:
+def allocations(
+    job: Job, found: Importance, aim: Rehearse, only: str | None = None, limits: Bounds | None = None
+) -> tuple[Allocation, ...]:
     """Plans within the budget by each way of spending it, or by the one named; each different from the others."""
     fit = job.run.spec.fit
     costing = replace(job.costing, correction=aim.correction)
-    limits = bounds(job, aim)
+    limits = bounds(job, aim) if limits is None else limits
     scores = {name: np.array(score) for name, score in found.scores.items()}
     values: dict[str, Mapping[str, Vector]] = {"score": score_values(job.groups, job.levels, scores)}
     if found.curves is not None:
@@ -245,6 +247,9 @@ def allocations(job: Job, found: Importance, aim: Rehearse, only: str | None = N
         plans.append(uniform_within(costing, limits, scores, step, fit.min_keep, job.levels))
     different: dict[str, Allocation] = {}
     for plan in plans:
+        if plan is not None and job.within is not None:
+            both = intersection(plan.plan, job.within)
+            plan = replace(plan, plan=both, predicted=costing.of(both))
         if plan is not None:
             different.setdefault(plan.plan.model_dump_json(), plan)
     return tuple(different.values())
@@ -261,7 +266,7 @@ def race(job: Job, found: Importance, aim: Rehearse) -> Race:
     raced = []
     for entry in planned:
         job.progress.note(f"racing {entry.name}")
-        module = _tuned(job, prune(job.captured, job.groups, entry.plan), steps=fit.race_steps)
+        module = trained(job, prune(job.captured, job.groups, entry.plan), steps=fit.race_steps)
         metric = evaluate(module.module, job.workload.data.validation, task, device=job.device)[task.primary]
         raced.append(entry.model_copy(update={"metric": metric}))
     sign = -1 if task.higher_is_better else 1
@@ -285,6 +290,16 @@ def replanned(job: Job, found: Importance, aim: Rehearse, name: str, tried: Sequ
     return None
 
 
+def solved(job: Job, found: Importance, aim: Rehearse, name: str, limits: Bounds) -> Planned | None:
+    """The plan within other limits than the aim's, by one way of spending them; None when there is none."""
+    return next((_planned(one, aim) for one in allocations(job, found, aim, name, limits)), None)
+
+
+def is_whole(job: Job, plan: Plan) -> bool:
+    """Whether the plan removes nothing."""
+    return keeps_all(job.groups, plan)
+
+
 def _planned(allocation: Allocation, aim: Rehearse) -> Planned:
     return Planned(
         name=allocation.name,
@@ -303,7 +318,7 @@ def macs_of(job: Job, plan: Plan) -> int:
 
 def rehearse(job: Job, key: str, plan: Plan) -> Measurement:
     """Cut, check, export and profile a plan before any training is spent on it: weights do not change the cost."""
-    pruned = prune(job.captured, job.groups, plan)
+    pruned = prune(job.source, job.groups, plan)
     _check_surgery(job, pruned, plan)
     return profiled(job, export(job, pruned, key, job.deployed, "int8"), macs=macs_of(job, plan))
 
@@ -314,7 +329,7 @@ def _check_surgery(job: Job, pruned: Captured, plan: Plan) -> None:
     Raises:
         QualityError: It does not; nothing was trained or written.
     """
-    error = difference(job.captured, job.groups, plan, pruned, (inputs(job, 8),))
+    error = difference(job.source, job.groups, plan, pruned, (inputs(job, 8),))
     if not error <= TOLERANCE:
         raise QualityError(
             f"the pruned model differs from the masked one by {error:.1e} (relative, allowed {TOLERANCE:.0e})",
@@ -327,14 +342,14 @@ def finish(job: Job, number: int, plan: Plan) -> Tuned:
     """Fine-tune the plan, export it everywhere, pass the gates, and profile and evaluate every file."""
     data, task, progress = job.workload.data, job.workload.task, job.progress
     key = f"round-{number}-model"
-    tuned = prune(job.captured, job.groups, plan)
     folder = job.run.folder(key)
     dense = keeps_all(job.groups, plan)
+    tuned = prune(job.captured if dense else job.source, job.groups, plan)
     epochs = 0 if dense else job.run.spec.fit.epochs
     if folder is None:
         if not dense:  # nothing was removed, nothing to recover
             progress.note("fine-tuning the plan")
-            tuned = _tuned(job, tuned, epochs=epochs)
+            tuned = trained(job, tuned, epochs=epochs)
         with job.run.write_folder(key) as work:
             save_state(tuned.module, work / "model.safetensors")
             (work / "plan.json").write_text(plan.model_dump_json(indent=1, by_alias=True) + "\n")
@@ -386,7 +401,8 @@ def _exported(job: Job, tuned: Captured, artifact: Artifact, macs: int | None) -
     return Exported(artifact=artifact, measurement=measurement, gates=gates, validation=validation, test=test)
 
 
-def _tuned(job: Job, pruned: Captured, *, epochs: int | None = None, steps: int | None = None) -> Captured:
+def trained(job: Job, pruned: Captured, *, epochs: int | None = None, steps: int | None = None) -> Captured:
+    """A pruned model with its BatchNorm statistics measured anew and fine-tuned, by epochs or by steps."""
     fit = job.run.spec.fit
     module = pruned.module.to(job.device)
     re_estimate(

@@ -24,6 +24,7 @@ from edgeprune.documents import (
     MetricRow,
     RaceRow,
     RoundRow,
+    StageRow,
     TimingRow,
     budget_row,
     figure,
@@ -38,6 +39,7 @@ from edgeprune.job import Job
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.plan import Plan, apply
 from edgeprune.record import Run
+from edgeprune.schedule import Staged
 from edgeprune.stages import Dense, Floor, Importance, Planned, Race, Tuned, bounds
 from edgeprune.worth import limit_rows, worth_rows
 
@@ -102,6 +104,7 @@ def summarize(
             "violations": tuple(violation_row(v) for v in violations),
             "metric": metric,
             "rounds": _round_rows(job, history, chosen, reason),
+            "stages": _stage_rows(job),
             "rehearsals": tuple(_row_of(job, entry, entry.rehearsal) for entry in history),
             "correction": played.planned.aim.correction,
             "artifacts": {_format(name): found.artifact.path for name, found in tuned.exported.items()},
@@ -267,6 +270,23 @@ def _row_of(job: Job, played: Played, found: Measurement) -> RoundRow:
         solver_s=planned.seconds,
         solver_gap=planned.gap,
     )
+
+
+def _stage_rows(job: Job) -> tuple[StageRow, ...]:
+    rows = []
+    for number in range(1, job.run.spec.fit.stages):
+        stage = job.run.load(f"stage-{number}", Staged)
+        if stage is not None:
+            rows.append(
+                StageRow(
+                    plan=stage.planned.name,
+                    predicted_ns=nanoseconds(stage.planned.predicted.cost.latency_s),
+                    kept=sum(stage.planned.plan.widths(job.groups)),
+                    dense=sum(group.width for group in job.groups.groups),
+                    regrown=stage.regrown,
+                )
+            )
+    return tuple(rows)
 
 
 def _race_row(entry: Planned, chosen: bool) -> RaceRow:

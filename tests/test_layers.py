@@ -71,6 +71,7 @@ LEVELS = {
     "edgeprune.evidence": 6,
     "edgeprune.job": 6,
     "edgeprune.rounds": 6,
+    "edgeprune.schedule": 6,
     "edgeprune.stages": 6,
     "edgeprune.summary": 6,
     "edgeprune.worth": 6,

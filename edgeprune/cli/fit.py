@@ -46,7 +46,7 @@ def fit(
     macs: options.Macs = None,
     max_drop: options.MaxDrop = None,
     epochs: options.Epochs = None,
-    rounds: Annotated[int | None, typer.Option(metavar="N", help="At most so many rounds.")] = None,
+    rounds: Annotated[int | None, typer.Option(metavar="N", help="At most so many plans are trained.")] = None,
     seed: options.Seed = None,
     step: options.Step = None,
     freeze: options.Freeze = None,

@@ -42,6 +42,12 @@ class Plan(Value):
         return tuple(len(self.keep.get(group.name, group.channels)) for group in groups.groups)
 
 
+def intersection(plan: Plan, other: Plan) -> Plan:
+    """What both plans keep: it costs no more than either."""
+    keep = {name: tuple(sorted({*kept} & {*other.keep.get(name, kept)})) for name, kept in plan.keep.items()}
+    return plan.model_copy(update={"keep": keep})
+
+
 def check_plan(plan: Plan, groups: ChannelGroups) -> None:
     """Refuse a plan that does not fit the model.
 

@@ -52,6 +52,31 @@ def prune(captured: Captured, groups: ChannelGroups, plan: Plan) -> Captured:
     return Captured(module, graph)
 
 
+def written_back(captured: Captured, groups: ChannelGroups, plan: Plan, pruned: Captured) -> Captured:
+    """The whole model with the weights of a pruned one where the plan keeps them, and its own elsewhere.
+
+    Args:
+        pruned: From `prune` of the same model and plan, trained since.
+    """
+    graph, shrinking = planned(plan, groups).graph, shrinking_of(groups, plan)
+    replaced: dict[int, torch.Tensor] = {}
+    for path, node in groups.graph.parameters.items():
+        whole = attribute(captured.module, path)
+        if path not in graph.parameters or not whole.is_floating_point():
+            continue
+        masks = [shrinking.mask(node.name, axis) for axis in range(len(node.shape))]
+        kept = [np.arange(n) if mask is None else np.flatnonzero(mask) for n, mask in zip(node.shape, masks)]
+        data = whole.detach().clone()
+        small = attribute(pruned.module, path).detach().to(data.device)
+        if kept:
+            data[tuple(torch.from_numpy(index).to(data.device) for index in np.ix_(*kept))] = small
+        else:
+            data.copy_(small)
+        is_weight = isinstance(whole, torch.nn.Parameter)
+        replaced[id(whole)] = torch.nn.Parameter(data, requires_grad=whole.requires_grad) if is_weight else data
+    return Captured(copy_module(captured.module, replaced), captured.graph)
+
+
 def _insert(module: CapturedModule, constants: Mapping[str, torch.Tensor]) -> None:
     """New parameters before everything else, in the given order."""
     first = next(iter(module.graph.nodes))
