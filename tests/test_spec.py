@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.errors import UsageError
-from edgeprune.spec import FILE_NAME, Spec, load_spec, parse_setting, resolved_toml
+from edgeprune.spec import FILE_NAME, Spec, anchored, load_spec, parse_setting, resolved_toml
 
 
 def write(folder: Path, text: str) -> Path:
@@ -84,10 +84,14 @@ def test_the_resolved_job_file_holds_every_default() -> None:
 
 def test_the_resolved_job_file_works_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    spec = load_spec(None, {"model.entry": "nets.py:make", "data.source": "npz:train.npz"})
+    given = {"model.entry": "nets.py:make", "data.source": "npz:train.npz", "task": "own.py:task"}
+    spec = load_spec(None, {**given, "target.name": "my-board.toml"})
     tree = tomllib.loads(resolved_toml(spec))
     assert tree["model"]["entry"] == f"{tmp_path}/nets.py:make"
     assert tree["data"]["source"] == f"npz:{tmp_path}/train.npz"
+    assert tree["task"] == f"{tmp_path}/own.py:task"
+    assert tree["target"]["name"] == f"{tmp_path}/my-board.toml"
+    assert anchored(spec).model.entry == tree["model"]["entry"] and anchored(spec).out == tmp_path / "runs"
 
 
 @pytest.mark.parametrize(
