@@ -215,5 +215,5 @@ def _fault(batch: Batch, before: Sequence[Batch], document: Mapping[str, Any]) -
     if before:
         change = batch.reference_s / float(np.median([other.reference_s for other in before])) - 1
         if abs(change) > _APART:
-            return f"the reference took {change * 100:+.0f} % of its usual time more"
+            return f"the reference's time is {change * 100:+.0f} % from its usual one"
     return ""
