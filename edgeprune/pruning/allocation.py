@@ -115,8 +115,8 @@ def most_valuable(
 ) -> Allocation | None:
     """The widths of most summed value within the bounds; inside a group the best-scored channels stay.
 
-    The tables are exact but for operators that read more than two groups; the plan's true cost is checked and the
-    bound tightened by what it misses, so that the answer holds the bounds.
+    The tables are exact but for RAM, which they bound from below, and what a removed block frees of it; the plan's true
+    cost is checked and the bound tightened by what it misses, so that the answer holds the bounds.
 
     Args:
         values: (levels,) per group, larger is better.
