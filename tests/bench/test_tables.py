@@ -20,7 +20,7 @@ def fill(path: Path, name: str, cells: dict[str, dict[str, Any]]) -> None:
         sheet.cell(key, lambda: result)  # noqa: B023
 
 
-COMMANDS = ("fit", "host", "loop", "calibration", "prune", "zoo", "device-models")
+COMMANDS = ("fit", "host", "loop", "calibration", "prune", "solver", "zoo", "device-models")
 ARM: dict[str, Any] = {"fp32": 0.9173, "int8": {"tflite": 0.9151, "onnx": 0.9149}, "parameters": 269722, "macs": 41e6}
 FIT = {
     "dense": ARM,
@@ -135,7 +135,7 @@ def test_figures_become_rows(tmp_path: Path) -> None:
     for name, cells in done.items():
         fill(tmp_path, name, cells)
     text = page(tmp_path)
-    assert text.count("Not measured") == 2 and text == page(tmp_path)  # the list of models, device models
+    assert text.count("Not measured") == 3 and text == page(tmp_path)  # models, device models, solver
     assert "| ours (curves) | 0 | 0.970 | 1.000 | 88.12 | 91.51 | 91.49 |  | 269,722 | 41.0 |" in text
     assert "| dense |  | 2.000 | 2.062 | 91.73 |" in text
     assert "not equal within 2 %: uniform by +3.5 %" in text and "noise floor 0.4 %" in text

@@ -48,7 +48,7 @@ def test_a_runtime_that_is_not_run_is_refused() -> None:
 
 def test_the_next_step_names_what_works() -> None:
     here = without_model_hint(load_target("rpi4"), "int8")
-    assert "--ram and --size" in here and "--runtime tflite --threads 4" in here
+    assert "--ram, --size and --macs" in here and "--runtime tflite --threads 4" in here
     elsewhere = without_model_hint(load_target("jetson-nano"), "int8")
     assert "rk3588, rpi-zero2w have one" in elsewhere and "--target host" in elsewhere
     phone = load_target("snapdragon-410")
