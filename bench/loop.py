@@ -37,7 +37,8 @@ _FIT: dict[str, Any] = {
     "formats": ("tflite",),
 }
 _LOWEST, _HIGHEST = 0.15, 0.9  # of the reachable range
-_SHARED = ("evaluated", "dense", "dense-fp32", "importance")  # what does not depend on the budget
+# What does not depend on the budget.
+_STAGES, _FOLDERS = ("evaluated", "dense", "importance"), ("dense", "dense-fp32")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _range(bench: _Bench, name: str) -> Result:
 def _fitted(bench: _Bench, name: str, share: float, limit_ns: int, shared: str) -> Result:
     spec = _spec(bench, name, f"{share:.3f}", {"latency": f"{limit_ns}ns"})
     with runs.open_run(spec, name, anew=bench.options.fresh) as run:
-        run.adopt(ROOT / shared, _SHARED, ("budget", "out"))
+        run.adopt(ROOT / shared, ("budget", "out"), _STAGES, _FOLDERS)
         return row_of(pipeline.fit_in(run, bench.progress, workload(name)))
 
 
