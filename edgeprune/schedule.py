@@ -117,6 +117,7 @@ def _limits(job: Job, aim: Rehearse, number: int) -> Bounds:
         at(dense.latency_s, final.latency_s),
         at(dense.ram_bytes, final.ram_bytes),
         at(dense.size_bytes, final.size_bytes),
+        at(dense.macs, final.macs),
     )
 
 

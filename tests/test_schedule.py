@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune import pipeline, schedule, stages
+from edgeprune.device.fusion import fuse
 from edgeprune.errors import QualityError
 from edgeprune.pruning.groups import channel_groups
 from edgeprune.pruning.plan import Plan, intersection
@@ -118,6 +119,17 @@ def test_every_stage_costs_less_and_the_last_one_holds_the_budget(finished: Path
     assert found[0].scores != found[1].scores
     assert [row.regrown for row in record.stages] == [stage.regrown for stage in found]
     assert record.stages[0].dense >= record.stages[0].kept >= record.stages[1].kept > 0
+
+
+def test_stages_close_in_on_every_limit(tmp_path: Path) -> None:
+    digits = workload()
+    whole = sum(op.macs for op in fuse(trace(digits.model.eval(), digits.example).graph))
+    limit = whole // 2000 * 1000
+    budget = {"budget__latency": None, "budget__macs": f"{limit // 1000}k"}
+    record = pipeline.fit(spec(tmp_path, fit__schedule="geometric", **budget))
+    costs = [stage.planned.predicted.cost.macs or 0 for stage in stages_of(tmp_path)]
+    assert record.verdict == "met"
+    assert whole > costs[0] > costs[1] > limit >= costs[1] * 0.5
 
 
 def test_without_regrowth_plans_are_nested(tmp_path: Path) -> None:
