@@ -641,6 +641,15 @@ def test_shapes_that_do_not_go_together_are_refused(kind: str, tmp_path: Path) -
     refused(write(wrong, tmp_path / "model.tflite"), UsageError, message, f"operator 0 ({kind})")
 
 
+def test_a_transposed_convolution_makes_four_positive_sizes(tmp_path: Path) -> None:
+    model = example("TRANSPOSE_CONV", random())
+    index = model.operators[0].inputs[0]
+    assert index is not None
+    for sizes in ([1, 5, 5], [1, 0, 5, 1]):
+        wrong = with_tensor(model, index, shape=(len(sizes),), data=np.array(sizes, np.int32))
+        refused(write(wrong, tmp_path / "model.tflite"), UsageError, r"it makes \(.*\) with weights of shape")
+
+
 def test_a_single_index_lies_in_its_axis(tmp_path: Path) -> None:
     model = example("STRIDED_SLICE", random())
     wrong = with_operator(model, options={**model.operators[0].options, "shrink_axis_mask": 7, "begin_mask": 0})
