@@ -31,10 +31,18 @@ class Cpu(Value):
 
 
 class Memory(Value):
-    """What there is for the model; None where it is not a fixed fact (this machine)."""
+    """What there is for the model; None where it is not a fixed fact (this machine).
+
+    Attributes:
+        ram_address, flash_address: Where they start, on a microcontroller; what a linker needs to know.
+        ram_region_bytes: How much of the RAM lies in one piece from its address on; all of it when None.
+    """
 
     ram_bytes: int | None = Field(None, gt=0)
     flash_bytes: int | None = Field(None, gt=0)
+    ram_address: int | None = Field(None, ge=0)
+    flash_address: int | None = Field(None, ge=0)
+    ram_region_bytes: int | None = Field(None, gt=0)
 
 
 class Runtime(Value):

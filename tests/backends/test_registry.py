@@ -9,12 +9,14 @@ from edgeprune.errors import QualityError, UsageError
 
 
 def test_backends_are_found_by_their_files() -> None:
-    assert {"onnxruntime", "openvino", "tflite"} <= set(backends.names())
-    for name in ("onnxruntime", "openvino", "tflite"):
+    assert {"c", "onnxruntime", "openvino", "tflite"} <= set(backends.names())
+    for name in ("c", "onnxruntime", "openvino", "tflite"):
         assert backends.get(name).NAME == name
 
 
-@pytest.mark.parametrize(("file", "name"), [("a.onnx", "onnxruntime"), ("b.TFLITE", "tflite"), ("c.xml", "openvino")])
+@pytest.mark.parametrize(
+    ("file", "name"), [("a.onnx", "onnxruntime"), ("b.TFLITE", "tflite"), ("c.xml", "openvino"), ("d.c.json", "c")]
+)
 def test_a_file_goes_to_the_backend_of_its_ending(file: str, name: str) -> None:
     assert backends.for_file(Path(file)).NAME == name
 
