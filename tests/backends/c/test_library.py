@@ -139,6 +139,15 @@ def test_make_builds_the_library_and_its_self_test(tmp_path: Path) -> None:
     assert (tmp_path / "build" / "libnet.a").is_file()
 
 
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"])
+def test_make_builds_the_library_for_a_core(core: str, tmp_path: Path) -> None:
+    needs(ARM)
+    written(tmp_path)
+    done = run("make", f"CORE={core}", "CFLAGS=-O1 -Werror -Wall -Wextra -Wconversion -pedantic", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "build" / core / "libnet.a").is_file()
+
+
 def test_cmake_builds_the_library_and_its_self_test(tmp_path: Path) -> None:
     needs("cmake")
     written(tmp_path, several())
