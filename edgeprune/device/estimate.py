@@ -18,7 +18,7 @@ ELEMENT_BYTES = {"int8": 1, "fp32": 4}
 CHANNEL_BYTES = {"int8": 28, "fp32": 4}
 OP_BYTES = 400
 FILE_BYTES = 3000
-_PADS_APART = ("tflm", "edgeprune-c")  # runtimes that execute a pad before a convolution as an operator of its own
+_PADS_APART = ("tflm",)  # runtimes that execute a pad before a convolution as an operator of its own
 _ADDS_INSIDE = ("edgeprune-c",)  # runtimes whose convolutions take a residual sum along, in the order that needs least
 
 

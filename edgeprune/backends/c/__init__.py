@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprune import backends
 from edgeprune.backends import Array, Artifact, Inspection, Precision
+from edgeprune.device.fusion import absorb_padding
 from edgeprune.device.ops import Op
 from edgeprune.errors import UnsupportedError, UsageError
 
@@ -104,11 +105,12 @@ def convert(path: Path, folder: Path, name: str, target: Target | None = None, v
 
 
 def ops_of(program: Program, ops: tuple[Op, ...]) -> tuple[Op, ...]:
-    """The file's operators as the library runs them: in its order, with the additions that convolutions take along."""
-    made = {op.output: op for op in ops}
+    """The file's operators as the library runs them: in its order, with padding and additions in convolutions."""
+    made, padding = ({op.output: op for op in found} for found in (ops, absorb_padding(ops)))
     found = []
     for call in program.calls:
-        op = made[f"t{call.step.operator.outputs[0]}"]
+        pads = call.step.operator.options.get("padding") == "EXPLICIT"
+        op = (padding if pads else made)[f"t{call.step.operator.outputs[0]}"]
         if call.step.added is not None:
             added = made[f"t{call.step.output}"]
             other = tuple(name for name in added.inputs if name != op.output)

@@ -1,8 +1,9 @@
 """Which steps a model becomes, in which order they run, and where their tensors lie in the arena.
 
-Reshapes vanish: their result is the tensor they read. A convolution takes along the addition that alone reads it, so
-that the sum lies in the other summand's bytes and the convolution's own result is never stored. The order is the one
-that holds least at once. The arena is planned by the rules that the solver's RAM limit uses (`edgeprune.device.arena`).
+Reshapes vanish: their result is the tensor they read; padding moves into convolutions (`rewrite`). A convolution takes
+along the addition that alone reads it, so that the sum lies in the other summand's bytes and the convolution's own
+result is never stored. The order is the one that holds least at once. The arena is planned by the rules that the
+solver's RAM limit uses (`edgeprune.device.arena`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from edgeprune.backends.c.lowering import Lowered, Step, Variant, lowering
 from edgeprune.backends.c.model import Model, Operator
+from edgeprune.backends.c.rewrite import absorb_padding
 from edgeprune.device import arena
 from edgeprune.device.arena import Task
 from edgeprune.device.memory import ALIGNMENT
@@ -51,6 +53,7 @@ class Program:
     """A model as calls in order, and its arena.
 
     Attributes:
+        model: With padding moved into convolutions, each operator at the position it had.
         roots: The tensor that each activation lies in: another one only where it is a view.
         offsets: Where each root lies in the arena, in bytes.
         arena_bytes: Inputs, outputs and working memory included.
@@ -80,6 +83,7 @@ def schedule(model: Model, variant: Variant = "plain") -> Program:
     Raises:
         UnsupportedError: An operator cannot be lowered exactly, or an output is a constant.
     """
+    model = absorb_padding(model)
     roots = _roots(model)
     draft = _Draft(model, variant, roots, _needed(model, roots))
     for position in draft.needed:

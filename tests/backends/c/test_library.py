@@ -1,4 +1,4 @@
-"""The folder of a library: it compiles cleanly everywhere, answers exactly, keeps to its arena, and builds as promised."""
+"""The folder of a library: it compiles without a warning, answers exactly, keeps to its arena, builds and boots."""
 
 from __future__ import annotations
 
