@@ -44,13 +44,17 @@ class Quantization:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor; `data` has its shape and type where it is constant and is None where it is computed."""
+    """A tensor; `data` has its shape and type where it is constant and is None where it is computed.
+
+    A variable one is a state, which an operator reads and writes and which is zero at first.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: DataType
     quantization: Quantization | None = None
     data: Array | None = None
+    variable: bool = False
 
     @property
     def size(self) -> int:
@@ -79,6 +83,7 @@ class Operator:
         inputs: Indices of tensors; None where an optional input is left out.
         options: Fields of its options table by their names in the schema, in snake case (`stride_h`); enumerations by
             name (`"SAME"`, `"RELU6"`).
+        intermediates: Tensors that only tell the quantisation of what is computed within, as of an LSTM.
     """
 
     kind: str
@@ -86,6 +91,7 @@ class Operator:
     outputs: tuple[int, ...]
     options: Mapping[str, Option] = field(default_factory=dict)
     version: int = 1
+    intermediates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ _ENUMERATIONS = {
     "padding": schema.Padding,
     "fused_activation_function": schema.ActivationFunctionType,
     "weights_format": schema.FullyConnectedOptionsWeightsFormat,
+    "quantized_bias_type": schema.TensorType,
     "mode": schema.MirrorPadMode,
 }
 # Options tables whose name does not follow from the operator's.
@@ -24,6 +25,9 @@ _OPTIONS = {
     "TRANSPOSE_CONV": "TransposeConvOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
     "MAX_POOL_2D": "Pool2DOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
+    "MINIMUM": "MaximumMinimumOptions",
+    "PADV2": "PadV2Options",
     "MEAN": "ReducerOptions",
     "SUM": "ReducerOptions",
     "BATCH_MATMUL": "BatchMatMulOptions",
@@ -60,6 +64,8 @@ def _tensor(tensor: Tensor, buffers: list[Any]) -> Any:
     written = schema.TensorT()
     written.name, written.shape = tensor.name.encode(), list(tensor.shape)
     written.type = getattr(schema.TensorType, tensor.dtype.upper())
+    written.hasRank = True
+    written.isVariable = tensor.variable
     written.buffer = 0
     if tensor.data is not None:
         buffer = schema.BufferT()
@@ -79,6 +85,7 @@ def _operator(operator: Operator, code: int) -> Any:
     written.opcodeIndex = code
     written.inputs = [-1 if index is None else index for index in operator.inputs]
     written.outputs = list(operator.outputs)
+    written.intermediates = list(operator.intermediates) or None
     name = _OPTIONS.get(operator.kind, "".join(word.title() for word in operator.kind.split("_")) + "Options")
     if hasattr(schema.BuiltinOptions, name):
         written.builtinOptionsType = getattr(schema.BuiltinOptions, name)
