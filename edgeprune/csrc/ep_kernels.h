@@ -27,7 +27,7 @@
 #define EP_DSP 0
 #endif
 
-/* a * b / 2^31, halves rounded away from zero; saturates in the one case that overflows, both INT32_MIN. */
+/* a * b / 2^31, halves rounded up; saturates in the one case that overflows, both INT32_MIN. */
 static inline int32_t EP(high_product)(int32_t a, int32_t b)
 {
     if (a == INT32_MIN && b == INT32_MIN) {
@@ -62,5 +62,6 @@ static inline int8_t EP(clamped)(int32_t value, int32_t low, int32_t high)
 }
 
 #include "ep_add.h"
+#include "ep_table.h"
 
 #endif
