@@ -61,6 +61,7 @@ static inline int8_t EP(clamped)(int32_t value, int32_t low, int32_t high)
     return (int8_t)(raised > high ? high : raised);
 }
 
+#include "ep_layout.h"
 #include "ep_table.h"
 
 #endif
