@@ -214,7 +214,7 @@ def export(
                 module, example, work, precision, calibration if precision == "int8" else None, RangePolicy()
             )
             (work / "artifact.json").write_text(
-                artifact.model_copy(update={"path": Path(artifact.path.name)}).model_dump_json()
+                artifact.model_copy(update={"path": backends.place(artifact)}).model_dump_json()
             )
         module.to(job.device)
         folder = job.run.folder(key)

@@ -139,7 +139,7 @@ class Backend(Protocol):
 
 
 class Folder(Backend, Protocol):
-    """A backend whose artifact is a folder of files."""
+    """A backend whose artifact is a folder of files, one of which lists the others."""
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files of the artifact, in a fixed order, itself included."""
@@ -197,6 +197,12 @@ def files(backend: str, path: Path) -> tuple[Path, ...]:
     if hasattr(module, "files"):
         return cast(Folder, module).files(path)
     return (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
+
+
+def place(artifact: Artifact) -> Path:
+    """The artifact's path within the folder that it was exported into: a folder of files has one of its own there."""
+    path = artifact.path
+    return Path(path.parent.name, path.name) if hasattr(get(artifact.backend), "files") else Path(path.name)
 
 
 def describe(backend: str, path: Path, precision: Precision, **more: Any) -> Artifact:
