@@ -61,4 +61,6 @@ static inline int8_t EP(clamped)(int32_t value, int32_t low, int32_t high)
     return (int8_t)(raised > high ? high : raised);
 }
 
+#include "ep_add.h"
+
 #endif
