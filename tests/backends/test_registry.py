@@ -51,3 +51,22 @@ def test_backends_load_no_runtime_and_no_torch_at_import() -> None:
     root = str(Path(backends.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60, env={"PYTHONPATH": root})
     assert done.returncode == 0
+
+
+def test_an_artifact_keeps_its_place_within_the_folder_of_its_export() -> None:
+    one = backends.Artifact(backend="tflite", path=Path("/a/b/m.tflite"), precision="int8", size_bytes=1, sha256="")
+    many = one.model_copy(update={"backend": "c", "path": Path("/a/b/net/net.c.json")})
+    assert backends.place(one) == Path("m.tflite") and backends.place(many) == Path("net/net.c.json")
+
+
+def test_libraries_are_exported_only_where_they_are_asked_for_or_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeprune import job
+
+    for name in backends.names():
+        monkeypatch.setattr(backends.get(name), "missing", lambda: "")
+    assert [name for name in backends.names() if backends.get(name).ON_REQUEST] == ["c"]
+    assert job._formats((), "tflite") == ("onnxruntime", "openvino", "tflite")
+    assert job._formats((), "c") == ("c", "onnxruntime", "openvino", "tflite")
+    assert job._formats(("c",), "tflite") == ("c", "tflite")
+    monkeypatch.setattr(backends.get("c"), "missing", lambda: "no compiler")
+    assert job._not_exported(()) == ()
