@@ -34,15 +34,16 @@ class Memory(Value):
     """What there is for the model; None where it is not a fixed fact (this machine).
 
     Attributes:
-        ram_address, flash_address: Where they start, on a microcontroller; what a linker needs to know.
-        ram_region_bytes: How much of the RAM lies in one piece from its address on; all of it when None.
+        flash_address: Where a microcontroller's flash begins.
+        ram_address: Where its largest piece of RAM begins.
+        ram_block_bytes: The size of that piece, where it is not all of `ram_bytes`.
     """
 
     ram_bytes: int | None = Field(None, gt=0)
     flash_bytes: int | None = Field(None, gt=0)
-    ram_address: int | None = Field(None, ge=0)
-    flash_address: int | None = Field(None, ge=0)
-    ram_region_bytes: int | None = Field(None, gt=0)
+    flash_address: int | None = Field(None, ge=0, lt=1 << 32)
+    ram_address: int | None = Field(None, ge=0, lt=1 << 32)
+    ram_block_bytes: int | None = Field(None, gt=0)
 
 
 class Runtime(Value):

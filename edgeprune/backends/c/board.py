@@ -37,7 +37,7 @@ def values(target: Target) -> Mapping[str, str] | None:
     memory, core_flags = target.memory, _CORE_FLAGS.get(target.cpu.core)
     if core_flags is None or memory.flash_address is None or memory.ram_address is None:
         return None
-    ram_bytes = memory.ram_region_bytes or memory.ram_bytes
+    ram_bytes = memory.ram_block_bytes or memory.ram_bytes
     if ram_bytes is None or memory.flash_bytes is None:
         return None
     return {
