@@ -85,7 +85,7 @@ def _texts(program: Program, name: str, vectors: Vectors) -> dict[str, str]:
 
 
 def _kernels(program: Program, name: str) -> dict[str, str]:
-    """The kernels that the program calls, with all headers they include, under the library's own names."""
+    """The kernels that the program calls, with all headers they include; their names begin with the library's."""
     stems = {stem for call in program.calls for stem in call.lowered.kernels}
     found: dict[str, str] = {}
     waiting = ["ep_kernels.h", *(f"{stem}.c" for stem in sorted(stems))]
@@ -98,7 +98,7 @@ def _kernels(program: Program, name: str) -> dict[str, str]:
         waiting += re.findall(r'^#include "(ep_\w+\.h)"', text, re.MULTILINE)
     prefix = "#define EP_PREFIX ep\n"
     assert prefix in found["ep_kernels.h"], "where kernels get their names from"
-    found["ep_kernels.h"] = found["ep_kernels.h"].replace(prefix, f"#define EP_PREFIX {name}\n")
+    found["ep_kernels.h"] = found["ep_kernels.h"].replace(prefix, f"#define EP_PREFIX {name}_ep\n")
     return found
 
 
