@@ -22,12 +22,19 @@ FOLDER_VARIABLE = "EDGEPRUNE_TARGETS"
 
 
 class Cpu(Value):
-    """The cores an inference runs on."""
+    """The cores an inference runs on.
+
+    Attributes:
+        flash_wait_states: Cycles that a read of flash waits at this clock where no cache holds it.
+        flash_line_bytes: Bytes that each such read brings.
+    """
 
     core: str
     cores: int = Field(ge=1)
     clock_hz: int | None = Field(None, gt=0)
     isa: str
+    flash_wait_states: int | None = Field(None, ge=0)
+    flash_line_bytes: int | None = Field(None, gt=0)
 
 
 class Memory(Value):

@@ -272,7 +272,7 @@ def test_the_example_project_of_a_board_links(name: str, tmp_path: Path) -> None
     )
 
 
-@pytest.mark.parametrize("name", ["nucleo-l4r5zi", "disco-f746ng", "nrf5340dk"])
+@pytest.mark.parametrize("name", ["nucleo-l4r5zi", "disco-f746ng", "nrf5340dk", "nucleo-g0b1re"])
 def test_the_example_project_boots_and_passes_its_self_test(name: str, tmp_path: Path) -> None:
     needs(ARM)
     unicorn, arm = pytest.importorskip("unicorn", reason=EMULATOR), pytest.importorskip("unicorn.arm_const")
@@ -285,6 +285,7 @@ def test_the_example_project_boots_and_passes_its_self_test(name: str, tmp_path:
         loaded = [(part["p_paddr"], part.data()) for part in elf.iter_segments() if part["p_filesz"]]
         symbols = {symbol.name: symbol["st_value"] for symbol in elf.get_section_by_name(".symtab").iter_symbols()}
     models = {"Cortex-M4": arm.UC_CPU_ARM_CORTEX_M4, "Cortex-M7": arm.UC_CPU_ARM_CORTEX_M7}
+    models["Cortex-M0+"] = arm.UC_CPU_ARM_CORTEX_M0
     core = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
     core.ctl_set_cpu_model(models.get(target.cpu.core, arm.UC_CPU_ARM_CORTEX_M33))
     memory = target.memory

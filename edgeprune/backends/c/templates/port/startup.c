@@ -23,9 +23,11 @@ __attribute__((section(".vectors"), used)) static const struct {
 /* First of all the coprocessors that compute in floating point or on vectors: code of any function may use them. */
 __attribute__((noreturn)) void reset_handler(void)
 {
+#if __ARM_ARCH >= 7
     volatile uint32_t *const coprocessor_access = (volatile uint32_t *)0xE000ED88u;
     *coprocessor_access |= 0xFu << 20;
     __asm volatile("dsb\n\tisb" ::: "memory");
+#endif
     const uint32_t *from = _data_source;
     for (uint32_t *to = _data_start; to < _data_end; to++) {
         *to = *from++;
