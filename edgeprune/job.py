@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
@@ -180,17 +179,22 @@ def _checked_groups(captured: Captured, workload: Workload, progress: Progress) 
 
 
 def _formats(asked: tuple[str, ...], deployed: str) -> tuple[str, ...]:
-    """The backends to export for: the asked ones, else all that are installed; the deployed one always."""
+    """The backends to export for: those asked for, else all installed that need no asking; the deployed one always."""
     for name in (deployed, *asked):
         if reason := backends.get(name).missing():
             raise missing_extra(backends.get(name).EXTRA, f"exporting for {name} ({reason})")
-    chosen = set(asked) or {name for name in backends.names() if not backends.get(name).missing()}
+    chosen = set(asked) or {name for name in _unasked() if not backends.get(name).missing()}
     return tuple(sorted({deployed, *chosen}))
+
+
+def _unasked() -> tuple[str, ...]:
+    """The backends that a model is exported for unless others are asked for."""
+    return tuple(name for name in backends.names() if not backends.get(name).ON_REQUEST)
 
 
 def _not_exported(asked: tuple[str, ...]) -> tuple[str, ...]:
     """What is left out because it is not installed, when all formats are wanted."""
-    reasons = {name: backends.get(name).missing() for name in backends.names()} if not asked else {}
+    reasons = {name: backends.get(name).missing() for name in _unasked()} if not asked else {}
     return tuple(f"not exported for {name}: {reason}" for name, reason in reasons.items() if reason)
 
 
@@ -209,7 +213,7 @@ def export(
                 module, example, work, precision, calibration if precision == "int8" else None, RangePolicy()
             )
             (work / "artifact.json").write_text(
-                artifact.model_copy(update={"path": Path(artifact.path.name)}).model_dump_json()
+                artifact.model_copy(update={"path": backends.place(artifact)}).model_dump_json()
             )
         module.to(job.device)
         folder = job.run.folder(key)

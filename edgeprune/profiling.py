@@ -39,6 +39,7 @@ _COOL_DOWN_S = 3.0
 _OP_RUNS = 200
 _INPUT_SAMPLES = 8
 _TIMEOUT_S = 900
+_ARENAS = ("tflm", "edgeprune-c")  # runtimes whose RAM is an arena that the file's backend can plan
 _NOISE_REPEATS = 10
 
 
@@ -82,7 +83,7 @@ def profile(
             hint=f"export for {target.runtime(runtime).backend}, or choose another --runtime",
         )
     threads = threads or target.runtime(runtime).threads
-    arena = runtime == "tflm"
+    arena = runtime in _ARENAS
     contents = read_contents(path, backend.NAME, arena=arena)
     if target.latency != "measured":
         return _estimated(path, contents, target, runtime, threads, latency)

@@ -119,7 +119,7 @@ class FitSpec(Value):
     race_steps: int = Field(40, ge=0)  # fine-tuning steps each raced plan gets; 0: no race
     solver_limit_s: float = Field(20.0, gt=0)
     solver_gap: float = Field(1e-3, ge=0)
-    formats: tuple[str, ...] = ()  # empty: every installed backend
+    formats: tuple[str, ...] = ()  # empty: every installed backend that needs no asking (all but c)
     step: int | None = Field(None, ge=1)  # channel step; None: the target's
     blocks: bool = False  # whole blocks may go where a skip path keeps the model alive
     min_keep: float = Field(0.1, ge=0, le=1)  # smallest share of a group's channels that may stay

@@ -372,13 +372,18 @@ def publish(job: Job, tuned: Tuned) -> Tuned:
     if folder is None:
         with job.run.write_folder("artifacts") as work:
             for found in tuned.exported.values():
-                for file in found.artifact.path.parent.glob(f"{found.artifact.path.stem}*"):
-                    shutil.copy2(file, work / file.name)
+                source, inside = found.artifact.path, backends.place(found.artifact)
+                if inside.parent.name:  # a folder of files
+                    shutil.copytree(source.parent, work / inside.parent)
+                    continue
+                for file in source.parent.glob(f"{source.stem}*"):
+                    if file.is_file():
+                        shutil.copy2(file, work / file.name)
         folder = job.run.folder("artifacts")
         assert folder is not None
     moved = {}
     for name, found in tuned.exported.items():
-        artifact = found.artifact.model_copy(update={"path": folder / found.artifact.path.name})
+        artifact = found.artifact.model_copy(update={"path": folder / backends.place(found.artifact)})
         moved[name] = found.model_copy(update={"artifact": artifact})
     return tuned.model_copy(update={"exported": moved})
 

@@ -35,10 +35,10 @@ class Artifact(Value):
 
     Attributes:
         backend: Name of the backend that wrote it and can run it.
-        path: The file (for OpenVINO the .xml; the .bin lies beside it).
+        path: The file (for OpenVINO the .xml, its .bin lies beside it; of a C library the report, which lists the rest).
         precision: What was asked for; the gates prove that the file holds to it.
         size_bytes: All files of the artifact.
-        sha256: Over all files of the artifact, in name order.
+        sha256: Over all files of the artifact, in their order.
         float_ops: Operators left in float in an int8 artifact, by name: the listed exceptions.
         notes: Anything a reader of the record should know.
     """
@@ -93,12 +93,16 @@ class Backend(Protocol):
         EXTRA: The extra that installs it; empty when the core does.
         SUFFIXES: Endings of the files it runs.
         RUNTIME: The runtime's name as targets spell it.
+        PRECISIONS: What it exports in.
+        ON_REQUEST: Whether a model is exported for it only where it is asked for or deployed to.
     """
 
     NAME: str
     EXTRA: str
     SUFFIXES: tuple[str, ...]
     RUNTIME: str
+    PRECISIONS: tuple[Precision, ...]
+    ON_REQUEST: bool
 
     def missing(self) -> str:
         """Why it cannot run files here; empty when it can."""
@@ -131,6 +135,14 @@ class Backend(Protocol):
 
         Without inputs (n, ...) float32, noise of the file's input shape is used.
         """
+        ...
+
+
+class Folder(Backend, Protocol):
+    """A backend whose artifact is a folder of files, one of which lists the others."""
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """All files of the artifact, in a fixed order, itself included."""
         ...
 
 
@@ -169,14 +181,28 @@ def for_file(path: Path) -> Backend:
     Raises:
         UsageError: No backend runs it.
     """
-    suffix = path.suffix.lower()
     endings: dict[str, Callable[[], Backend]] = {}
     for name in names():
         for ending in get(name).SUFFIXES:
             endings[ending] = lambda name=name: get(name)  # type: ignore[misc]
-    if suffix not in endings:
-        raise UsageError(f"no backend runs {path.name!r}", hint=f"known endings: {', '.join(sorted(endings))}")
-    return endings[suffix]()
+    for ending, found in endings.items():
+        if path.name.lower().endswith(ending):
+            return found()
+    raise UsageError(f"no backend runs {path.name!r}", hint=f"known endings: {', '.join(sorted(endings))}")
+
+
+def files(backend: str, path: Path) -> tuple[Path, ...]:
+    """All files of an artifact, in a fixed order: one, unless the format is spread over several."""
+    module = get(backend)
+    if hasattr(module, "files"):
+        return cast(Folder, module).files(path)
+    return (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
+
+
+def place(artifact: Artifact) -> Path:
+    """The artifact's path within the folder that it was exported into: a folder of files has one of its own there."""
+    path = artifact.path
+    return Path(path.parent.name, path.name) if hasattr(get(artifact.backend), "files") else Path(path.name)
 
 
 def describe(backend: str, path: Path, precision: Precision, **more: Any) -> Artifact:
@@ -185,14 +211,13 @@ def describe(backend: str, path: Path, precision: Precision, **more: Any) -> Art
     Raises:
         QualityError: A file is not there.
     """
-    # An OpenVINO .xml has its weights in the .bin beside it; the other formats are one file.
-    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    if missing := [file.name for file in files if not file.is_file()]:
+    found = files(backend, path)
+    if missing := [file.name for file in found if not file.is_file()]:
         raise QualityError(f"the converter ended without writing {', '.join(missing)}", where=str(path.parent))
     digest = hashlib.sha256()
-    for file in files:
+    for file in found:
         digest.update(file.read_bytes())
-    size = sum(file.stat().st_size for file in files)
+    size = sum(file.stat().st_size for file in found)
     return Artifact(backend=backend, path=path, precision=precision, size_bytes=size, sha256=digest.hexdigest(), **more)
 
 

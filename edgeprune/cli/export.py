@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeprune.spec import Spec
 
 CHECKED_SAMPLES = 64  # compared with torch, from the validation set
-BACKEND_OF = {"onnx": "onnxruntime", "tflite": "tflite", "openvino": "openvino"}
+BACKEND_OF = {"onnx": "onnxruntime", "tflite": "tflite", "openvino": "openvino", "c": "c"}
 
 
 def export(
@@ -87,7 +87,8 @@ def _exported(
     from edgeprune.quantization.ranges import RangePolicy
     from edgeprune.workload.load import load_workload
 
-    wanted = formats or tuple(name for name, backend in BACKEND_OF.items() if not backends.get(backend).missing())
+    unasked = {name: backends.get(backend) for name, backend in BACKEND_OF.items()}
+    wanted = formats or tuple(name for name, b in unasked.items() if not b.ON_REQUEST and not b.missing())
     workload = load_workload(spec)
     captured = trace(workload.model, workload.example)
     data, unseen = workload.data.calibration, workload.data.validation

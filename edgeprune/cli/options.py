@@ -61,7 +61,9 @@ Input = Annotated[
 ]
 Formats = Annotated[
     list[str] | None,
-    typer.Option("--format", metavar="NAME", help="onnx, tflite or openvino; repeatable; default: all installed."),
+    typer.Option(
+        "--format", metavar="NAME", help="onnx, tflite, openvino or c; repeatable; default: all installed but c."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

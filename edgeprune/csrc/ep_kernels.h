@@ -27,7 +27,7 @@
 #define EP_DSP 0
 #endif
 
-/* a * b / 2^31, halves rounded away from zero; saturates in the one case that overflows, both INT32_MIN. */
+/* a * b / 2^31, halves rounded up; saturates in the one case that overflows, both INT32_MIN. */
 static inline int32_t EP(high_product)(int32_t a, int32_t b)
 {
     if (a == INT32_MIN && b == INT32_MIN) {
@@ -60,5 +60,11 @@ static inline int8_t EP(clamped)(int32_t value, int32_t low, int32_t high)
     const int32_t raised = value < low ? low : value;
     return (int8_t)(raised > high ? high : raised);
 }
+
+#include "ep_add.h"
+#include "ep_layout.h"
+#include "ep_resize.h"
+#include "ep_softmax.h"
+#include "ep_table.h"
 
 #endif

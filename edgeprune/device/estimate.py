@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from edgeprune.cost import Cost, Measurement, OpCost, Source
 from edgeprune.device.fusion import absorb_padding
 from edgeprune.device.latency import DeviceModel, load_latency_model
-from edgeprune.device.memory import WEIGHT_COPIES, memory_plan, overwrites
+from edgeprune.device.memory import WEIGHT_COPIES, fused_sums, memory_plan, overwrites
 from edgeprune.device.ops import Op
+from edgeprune.device.order import ordered
 from edgeprune.target import Target
 
 ELEMENT_BYTES = {"int8": 1, "fp32": 4}
@@ -18,6 +19,7 @@ CHANNEL_BYTES = {"int8": 28, "fp32": 4}
 OP_BYTES = 400
 FILE_BYTES = 3000
 _PADS_APART = ("tflm",)  # runtimes that execute a pad before a convolution as an operator of its own
+_ADDS_INSIDE = ("edgeprune-c",)  # runtimes whose convolutions take a residual sum along, in the order that needs least
 
 
 def size_bytes(ops: Iterable[Op], precision: str) -> int:
@@ -36,8 +38,9 @@ def op_bytes(op: Op, precision: str) -> int:
 
 
 def as_run(ops: Iterable[Op], runtime: str) -> tuple[Op, ...]:
-    """Fused operators as a runtime runs them: most pad inside their convolutions."""
-    return tuple(ops) if runtime in _PADS_APART else absorb_padding(tuple(ops))
+    """Fused operators as a runtime runs them: most pad inside their convolutions, the C library adds inside them."""
+    sequence = tuple(ops) if runtime in _PADS_APART else absorb_padding(tuple(ops))
+    return ordered(fused_sums(sequence)) if runtime in _ADDS_INSIDE else sequence
 
 
 def counts_process(target: Target) -> bool:

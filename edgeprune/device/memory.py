@@ -8,7 +8,10 @@ bound step by step, linear in the sizes, which is what a solver can use.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
+from edgeprune.device import arena
+from edgeprune.device.arena import Task
 from edgeprune.device.ops import Op
 from edgeprune.device.placement import Buffer, Placement, place
 
@@ -19,6 +22,8 @@ ALIGNMENT = 16  # bytes; of TFLM's arena, and no less than vector loads want
 
 # Read and written element by element, so that the result may replace an input of the same size.
 ELEMENTWISE = frozenset(["add", "mul", "activation", "norm", "quantize"])
+# What takes an addition of its result along, in runtimes that can: its output may lie over the other summand.
+SUMMING = frozenset(["conv", "depthwise"])
 # Runtimes whose planner gives every tensor bytes of its own.
 _KEEPS_APART = frozenset(["tflm"])
 
@@ -26,6 +31,65 @@ _KEEPS_APART = frozenset(["tflm"])
 def overwrites(runtime: str) -> bool:
     """Whether a runtime's element-wise operators write over inputs that are not read again."""
     return runtime not in _KEEPS_APART
+
+
+def tasks(ops: Sequence[Op], scratch: Mapping[str, int] | None = None) -> tuple[Task, ...]:
+    """The operators as an arena sees them; working memory by operator name."""
+    held = scratch or {}
+    return tuple(Task(op.name, op.inputs, (op.output,), _replaceable(op), held.get(op.name, 0)) for op in ops)
+
+
+def _replaceable(op: Op) -> tuple[str, ...]:
+    """Inputs that the output may lie over: any of an element-wise operator, the summand of a fused addition."""
+    if op.kind in ELEMENTWISE:
+        return op.inputs
+    added = op.inputs[1:] if op.kind in SUMMING else ()
+    return tuple(name for name in added if name != op.inputs[0])
+
+
+def fused_sums(ops: Sequence[Op]) -> tuple[Op, ...]:
+    """The ops of a runtime whose convolutions add a second tensor to their result, where an addition would follow.
+
+    Of a residual sum of two convolutions the later one takes the addition. What is fused runs where the addition did.
+    """
+    fused: dict[int, Op] = {}
+    gone: set[int] = set()
+    for at, op in enumerate(ops):
+        found = _summing(ops, op, gone | set(fused)) if _is_addition(op) else None
+        if found is not None:
+            conv = ops[found]
+            (other,) = (name for name in op.inputs if name != conv.output)
+            nodes = (*conv.nodes, *op.nodes)
+            inputs = (*conv.inputs, other)
+            fused[at] = replace(conv, inputs=inputs, output=op.output, activation=op.activation, nodes=nodes)
+            gone.add(found)
+    return tuple(fused.get(at, op) for at, op in enumerate(ops) if at not in gone)
+
+
+def _is_addition(op: Op) -> bool:
+    """Of the element-wise operators of kind `add`, a sum: told by the name of its node, or in a file by its own."""
+    names = {name.strip("_0123456789") for name in (*op.nodes[:1], op.name)}
+    return op.kind == "add" and "add" in names
+
+
+def _summing(ops: Sequence[Op], op: Op, taken: Collection[int]) -> int | None:
+    """Where the convolution is that an addition is fused into, if there is one that only the addition reads."""
+    if len(op.inputs) != 2 or op.inputs[0] == op.inputs[1]:
+        return None
+    elements = tensor_elements(ops)
+    if {elements[name] for name in op.inputs} != {op.out_elements}:
+        return None
+    for at in range(len(ops) - 1, -1, -1):
+        fits = at not in taken and ops[at].kind in SUMMING and ops[at].output in op.inputs and len(ops[at].inputs) == 1
+        if fits and [reader.output for reader in ops if ops[at].output in reader.inputs] == [op.output]:
+            return at
+    return None
+
+
+def outputs_of(ops: Sequence[Op], outputs: Collection[str] = ()) -> frozenset[str]:
+    """Those named, and what nobody reads."""
+    read = {name for op in ops for name in op.inputs}
+    return frozenset(outputs) | {op.output for op in ops if op.output not in read}
 
 
 def lifetimes(ops: Sequence[Op], outputs: Collection[str] = ()) -> dict[str, tuple[int, int]]:
@@ -37,14 +101,7 @@ def lifetimes(ops: Sequence[Op], outputs: Collection[str] = ()) -> dict[str, tup
     Args:
         outputs: Tensors that are outputs although an operator reads them.
     """
-    end = len(ops) - 1
-    made = {op.output: step for step, op in enumerate(ops)}
-    read = {name: step for step, op in enumerate(ops) for name in op.inputs}
-    held = {name: end for name in outputs}
-    return {
-        name: (made.get(name, 0), held.get(name, read.get(name, end)))
-        for name in (*made, *(name for name in read if name not in made))
-    }
+    return arena.spans(tasks(ops), outputs_of(ops, outputs))
 
 
 def tensor_elements(ops: Iterable[Op]) -> dict[str, int]:
@@ -63,15 +120,7 @@ def tensor_elements(ops: Iterable[Op]) -> dict[str, int]:
 
 def shared(ops: Sequence[Op], outputs: Collection[str] = ()) -> dict[str, str]:
     """For each tensor that is written over an input, that input: the one that was made last."""
-    elements, spans = tensor_elements(ops), lifetimes(ops, outputs)
-    over = {}
-    for step, op in enumerate(ops):
-        if op.kind in ELEMENTWISE:
-            dying = [name for name in op.inputs if spans[name][1] == step and name not in outputs]
-            fits = [name for name in dying if elements[name] == elements[op.output]]
-            if fits:
-                over[op.output] = max(fits, key=lambda name: spans[name])
-    return over
+    return arena.shared(tasks(ops), tensor_elements(ops), outputs_of(ops, outputs))
 
 
 def live_sets(ops: Iterable[Op], in_place: bool = False) -> tuple[tuple[str, ...], ...]:
@@ -81,12 +130,7 @@ def live_sets(ops: Iterable[Op], in_place: bool = False) -> tuple[tuple[str, ...
     written over an input is not counted beside it.
     """
     sequence = tuple(ops)
-    spans = lifetimes(sequence)
-    over = shared(sequence) if in_place else {}
-    return tuple(
-        tuple(n for n, (birth, death) in spans.items() if birth <= step <= death and not (n in over and step == birth))
-        for step in range(len(sequence))
-    )
+    return arena.held_at_steps(tasks(sequence), shared(sequence) if in_place else {}, outputs_of(sequence))
 
 
 def buffers(
@@ -107,21 +151,10 @@ def buffers(
     Returns:
         Buffers named by the first tensor that lies in them.
     """
-    elements, spans = tensor_elements(ops), lifetimes(ops, outputs)
-    over = shared(ops, outputs) if in_place else {}
-    held: dict[str, Buffer] = {}
-    first: dict[str, str] = {}
-    for name in sorted(spans, key=lambda name: (spans[name][0], name in over)):
-        birth, death = spans[name]
-        first[name] = first[over[name]] if name in over else name
-        birth = held[first[name]].birth if name in over else birth
-        held[first[name]] = Buffer(first[name], elements[name] * bytes_per_element, birth, death, alignment)
-    scratch = tuple(
-        Buffer(f"scratch:{op.name}", scratch_bytes[op.name], step, step, alignment)
-        for step, op in enumerate(ops)
-        if scratch_bytes and scratch_bytes.get(op.name)
-    )
-    return (*held.values(), *scratch)
+    run, written = tasks(ops, scratch_bytes), outputs_of(ops, outputs)
+    sizes = {name: elements * bytes_per_element for name, elements in tensor_elements(ops).items()}
+    over = arena.shared(run, sizes, written) if in_place else {}
+    return arena.buffers(run, sizes, over, written, alignment)
 
 
 def memory_plan(

@@ -7,19 +7,20 @@ chaos" (MLSys 2020), a step at a time and with a limit on the sets that are kept
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from edgeprune.device.memory import ELEMENTWISE, lifetimes, live_totals, tensor_elements
+from edgeprune.device.arena import Task, peak
+from edgeprune.device.memory import outputs_of, tasks, tensor_elements
 from edgeprune.device.ops import Op
 
-_KEPT = 256  # sets of finished operators per step; more are only met where very many branches run side by side
+_KEPT = 256  # sets of finished tasks per step; more are only met where very many branches run side by side
 
 
 class _State(NamedTuple):
-    peak: int  # most elements held at a step so far
-    held: int  # elements that later operators and the outputs still need
-    done: int  # bit set of finished operators
+    peak: int  # most that is held at a step so far
+    held: int  # what later tasks and the outputs still need
+    done: int  # bit set of finished tasks
     order: tuple[int, ...]
 
 
@@ -29,10 +30,18 @@ def ordered(ops: Sequence[Op]) -> tuple[Op, ...]:
     The order given stays where nothing is gained. Exact as long as no more than 256 different sets of finished
     operators are possible after any step.
     """
-    sequence = tuple(ops)
-    graph = _Graph(sequence)
+    return tuple(ops[at] for at in arranged(tasks(ops), tensor_elements(ops), outputs_of(ops)))
+
+
+def arranged(run: Sequence[Task], sizes: Mapping[str, int], outputs: Collection[str]) -> tuple[int, ...]:
+    """Positions of the tasks in such an order; see `ordered`.
+
+    Args:
+        outputs: Tensors that are held to the end.
+    """
+    graph = _Graph(run, sizes, outputs)
     states = {0: _State(graph.inputs, graph.inputs, 0, ())}
-    for _ in sequence:
+    for _ in run:
         following: dict[int, _State] = {}
         for state in states.values():
             for step in graph.ready(state.done):
@@ -43,37 +52,36 @@ def ordered(ops: Sequence[Op]) -> tuple[Op, ...]:
         kept = sorted(following.values(), key=lambda s: (s.peak, s.held, s.order))[:_KEPT]
         states = {state.done: state for state in kept}
     (best,) = states.values()
-    found = tuple(sequence[step] for step in best.order)
-    return found if _peak(found) < _peak(sequence) else sequence
-
-
-def _peak(ops: Sequence[Op]) -> int:
-    return max(live_totals(ops, tensor_elements(ops), in_place=True), default=0)
+    gains = peak([run[step] for step in best.order], sizes, outputs) < peak(run, sizes, outputs)
+    return best.order if gains else tuple(range(len(run)))
 
 
 class _Graph:
-    """Who reads whom, as bit sets over the operators' places in the given order."""
+    """Who reads whom, as bit sets over the tasks' places in the given order; one bit more is the program's end."""
 
-    def __init__(self, ops: Sequence[Op]) -> None:
-        self.ops = ops
-        self.elements = tensor_elements(ops)
-        made = {op.output: step for step, op in enumerate(ops)}
-        self.needs = [sum({1 << made[name] for name in op.inputs if name in made}) for op in ops]
-        self.readers: dict[str, int] = dict.fromkeys(lifetimes(ops), 0)
-        for step, op in enumerate(ops):
-            for name in set(op.inputs):
+    def __init__(self, run: Sequence[Task], sizes: Mapping[str, int], outputs: Collection[str]) -> None:
+        self.tasks, self.sizes = run, sizes
+        made = {name: step for step, task in enumerate(run) for name in task.writes}
+        self.needs = [sum({1 << made[name] for name in task.reads if name in made}) for task in run]
+        self.readers: dict[str, int] = dict.fromkeys((*made, *(name for task in run for name in task.reads)), 0)
+        for name in outputs:
+            self.readers[name] = 1 << len(run)
+        for step, task in enumerate(run):
+            for name in set(task.reads):
                 self.readers[name] |= 1 << step
-        self.inputs = sum(self.elements[name] for name in self.readers if name not in made)
+        self.inputs = sum(sizes[name] for name in self.readers if name not in made)
 
     def ready(self, done: int) -> list[int]:
-        """Operators that have not run and whose inputs are there."""
-        return [s for s in range(len(self.ops)) if not done >> s & 1 and self.needs[s] & ~done == 0]
+        """Tasks that have not run and whose inputs are there."""
+        return [s for s in range(len(self.tasks)) if not done >> s & 1 and self.needs[s] & ~done == 0]
 
     def run(self, state: _State, step: int) -> _State:
-        op, done = self.ops[step], state.done | 1 << step
-        dying = [name for name in dict.fromkeys(op.inputs) if self.readers[name] & ~done == 0]
-        size = self.elements[op.output]
-        over = op.kind in ELEMENTWISE and any(self.elements[name] == size for name in dying)
-        now = state.held + (0 if over else size)
-        held = state.held + size - sum(self.elements[name] for name in dying)
+        task, done = self.tasks[step], state.done | 1 << step
+        dying = [name for name in dict.fromkeys(task.reads) if self.readers[name] & ~done == 0]
+        written = sum(self.sizes[name] for name in task.writes)
+        size = self.sizes[task.writes[0]]
+        over = any(self.sizes[name] == size for name in dying if name in task.over)
+        now = state.held + written - (size if over else 0) + task.scratch
+        kept = sum(self.sizes[name] for name in task.writes if self.readers[name])
+        held = state.held + kept - sum(self.sizes[name] for name in dying)
         return _State(max(state.peak, now), held, done, (*state.order, step))

@@ -9,12 +9,14 @@ from edgeprune.errors import QualityError, UsageError
 
 
 def test_backends_are_found_by_their_files() -> None:
-    assert {"onnxruntime", "openvino", "tflite"} <= set(backends.names())
-    for name in ("onnxruntime", "openvino", "tflite"):
+    assert {"c", "onnxruntime", "openvino", "tflite"} <= set(backends.names())
+    for name in ("c", "onnxruntime", "openvino", "tflite"):
         assert backends.get(name).NAME == name
 
 
-@pytest.mark.parametrize(("file", "name"), [("a.onnx", "onnxruntime"), ("b.TFLITE", "tflite"), ("c.xml", "openvino")])
+@pytest.mark.parametrize(
+    ("file", "name"), [("a.onnx", "onnxruntime"), ("b.TFLITE", "tflite"), ("c.xml", "openvino"), ("d.c.json", "c")]
+)
 def test_a_file_goes_to_the_backend_of_its_ending(file: str, name: str) -> None:
     assert backends.for_file(Path(file)).NAME == name
 
@@ -49,3 +51,22 @@ def test_backends_load_no_runtime_and_no_torch_at_import() -> None:
     root = str(Path(backends.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60, env={"PYTHONPATH": root})
     assert done.returncode == 0
+
+
+def test_an_artifact_keeps_its_place_within_the_folder_of_its_export() -> None:
+    one = backends.Artifact(backend="tflite", path=Path("/a/b/m.tflite"), precision="int8", size_bytes=1, sha256="")
+    many = one.model_copy(update={"backend": "c", "path": Path("/a/b/net/net.c.json")})
+    assert backends.place(one) == Path("m.tflite") and backends.place(many) == Path("net/net.c.json")
+
+
+def test_libraries_are_exported_only_where_they_are_asked_for_or_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeprune import job
+
+    for name in backends.names():
+        monkeypatch.setattr(backends.get(name), "missing", lambda: "")
+    assert [name for name in backends.names() if backends.get(name).ON_REQUEST] == ["c"]
+    assert job._formats((), "tflite") == ("onnxruntime", "openvino", "tflite")
+    assert job._formats((), "c") == ("c", "onnxruntime", "openvino", "tflite")
+    assert job._formats(("c",), "tflite") == ("c", "tflite")
+    monkeypatch.setattr(backends.get("c"), "missing", lambda: "no compiler")
+    assert job._not_exported(()) == ()

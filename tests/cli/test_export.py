@@ -32,6 +32,15 @@ def test_a_float_file_is_listed_with_its_precision(command: Command) -> None:
     assert "fp32" in done.out and str(Path("here", "onnx")) in done.out
 
 
+@pytest.mark.slow
+def test_a_c_library_is_written_only_where_it_is_asked_for(command: Command) -> None:
+    done = command("export", *MODEL, "--format", "c", "--json", "--quiet")
+    assert done.code == 0, done.err
+    (artifact,) = json.loads(done.out)["artifacts"].values()
+    assert Path(artifact["path"]) == Path("exported/c/model/model.c.json") and Path(artifact["path"]).is_file()
+    assert artifact["gates"]["snr_db"] > 15 and artifact["gates"]["argmax_agreement"] > 0.95
+
+
 @pytest.mark.parametrize(
     ("more", "message", "hint"),
     [

@@ -3,6 +3,7 @@ from hypothesis import strategies as st
 
 from edgeprune.device.memory import (
     buffers,
+    fused_sums,
     lifetimes,
     live_sets,
     live_totals,
@@ -129,3 +130,37 @@ def test_scratch_is_held_while_its_operator_runs() -> None:
 def test_a_second_operand_from_outside_counts_as_large_as_the_output() -> None:
     op = Op("y", "add", ("a", "b"), "y", 3, 3, in_positions=5, out_positions=5)
     assert tensor_elements([op]) == {"y": 15, "a": 15, "b": 15}
+
+
+def test_a_sum_fused_into_the_later_convolution_lies_over_the_other_summand() -> None:
+    sum_ = Op("relu", "add", ("c", "a"), "relu", 4, 4, in_positions=100, out_positions=100, nodes=("add_1", "relu"))
+    ops = (conv("a", "x"), conv("b", "a"), conv("c", "b"), sum_)
+    fused = fused_sums(ops)
+    assert [(op.name, op.inputs, op.output) for op in fused[2:]] == [("c", ("b", "a"), "relu")]
+    assert fused[2].nodes == ("add_1", "relu") and fused_sums(fused) == fused
+    assert shared(fused) == {"relu": "a"}
+    assert live_totals(fused, tensor_elements(fused), in_place=True) == (800, 800, 800)
+    both = (conv("a", "x"), conv("b", "x"), Op("add", "add", ("a", "b"), "y", 4, 4, 100, 100))
+    assert [op.inputs for op in fused_sums(both)] == [("x",), ("x", "a")]
+
+
+def test_sums_that_a_convolution_cannot_take_stay() -> None:
+    def after(*ops: Op) -> tuple[Op, ...]:
+        return fused_sums((conv("a", "x"), conv("b", "a"), *ops))
+
+    def pair(name: str, *reads: str, channels: int = 4) -> Op:
+        return Op(name, "add", reads, name, channels, channels, in_positions=100, out_positions=100)
+
+    for kept in (
+        (pair("sub", "b", "a"),),
+        (pair("add", "b", "b"),),
+        (pair("add", "b", "a", channels=8),),
+        (pair("add", "b", "a"), conv("d", "b")),
+        (pair("add", "x", "a"), conv("d", "a")),
+    ):
+        assert len(after(*kept)) == 2 + len(kept)
+
+
+def test_a_convolution_that_reads_its_own_summand_does_not_lie_over_it() -> None:
+    ops = (conv("a", "x"), Op("b", "conv", ("a", "a"), "b", 4, 4, in_positions=100, out_positions=100))
+    assert shared(ops) == {}

@@ -74,6 +74,8 @@ class Lowering(Protocol):
 
     Attributes:
         KINDS: Operators it lowers, by their names in the schema.
+
+    One that also says `PADS = True` is given operators with `padding` EXPLICIT, see `edgeprune.backends.c.rewrite`.
     """
 
     KINDS: tuple[str, ...]

@@ -25,6 +25,8 @@ NAME = "onnxruntime"
 EXTRA = ""
 SUFFIXES: tuple[str, ...] = (".onnx",)
 RUNTIME = "onnxruntime"
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
+ON_REQUEST = False
 
 
 def missing() -> str:

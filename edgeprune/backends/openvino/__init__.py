@@ -29,6 +29,8 @@ NAME = "openvino"
 EXTRA = "openvino"
 SUFFIXES: tuple[str, ...] = (".xml",)
 RUNTIME = "openvino"
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
+ON_REQUEST = False
 
 PRECISION_HINT = "f32"
 

@@ -22,6 +22,8 @@ NAME = "tflite"
 EXTRA = "tflite"
 SUFFIXES: tuple[str, ...] = (".tflite",)
 RUNTIME = "tflite"
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
+ON_REQUEST = False
 
 
 def missing() -> str:
