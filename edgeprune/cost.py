@@ -99,18 +99,24 @@ class OpCost(Value):
 
 
 class Measurement(Value):
-    """One profile of one artifact on one target: the cost and everything needed to repeat it."""
+    """One profile of one artifact on one target: the cost and everything needed to repeat it.
+
+    Attributes:
+        precision: The precision the runtime really used, such as int8 or bf16.
+        to_reference: Its time over that of a reference file timed beside it, which repeats better than either.
+    """
 
     cost: Cost
     target: str
     runtime: str
     runtime_version: str
     threads: int
-    precision: str  # the precision the runtime really used, such as int8 or bf16
+    precision: str
     runs: int = 0
     p50_s: float | None = None
     p90_s: float | None = None
     p99_s: float | None = None
+    to_reference: float | None = None
     load_s: float | None = None
     ops: tuple[OpCost, ...] = ()
     environment: dict[str, str] = {}

@@ -227,9 +227,18 @@ def profiled(job: Job, artifact: Artifact, runtime: str | None = None, macs: int
         threads=job.threads if runtime in (None, job.runtime) else None,
         at=job.budget.at,
         inputs=inputs(job, 8).cpu().numpy(),
+        reference=reference(job) if artifact.backend == job.deployed and runtime in (None, job.runtime) else None,
         progress=job.progress,
     )
     return found.model_copy(update={"cost": found.cost.model_copy(update={"macs": macs})})
+
+
+def reference(job: Job) -> Path | None:
+    """The dense model's deployed file, beside which others are timed; None before it is written."""
+    folder = job.run.folder("dense")
+    if folder is None:
+        return None
+    return folder / Artifact.model_validate_json((folder / "artifact.json").read_text()).path
 
 
 def fp32_cost(job: Job, captured: Captured, key: str) -> Measurement:

@@ -2,7 +2,8 @@
 
 A measured verdict rests on the 99 %-confidence upper bound of the asked-for percentile over one run in a fresh
 process. The run is thrown away and repeated once when the machine changed its speed meanwhile (see
-`percentiles.disturbed`); a second disturbed run is an error, never a number.
+`percentiles.disturbed`); a second disturbed run is an error, never a number. Beside a reference file it is the
+reference that says what the machine did (`percentiles.paired`), and the file's ratio to it is told.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,18 @@ from edgeprune.device.latency import DeviceModel
 from edgeprune.device.ops import Op
 from edgeprune.device_lock import device_lock
 from edgeprune.errors import MeasurementError, UsageError, missing_extra
-from edgeprune.percentiles import QUANTILES, Slice, bounds, disturbed, needed_runs, percentile, slowdown
+from edgeprune.percentiles import (
+    QUANTILES,
+    Paired,
+    Slice,
+    Stretch,
+    bounds,
+    disturbed,
+    needed_runs,
+    paired,
+    percentile,
+    slowdown,
+)
 from edgeprune.progress import SILENT, Progress
 from edgeprune.runner import bench
 from edgeprune.runner.opener import Contents, Times, child_environment, read_contents, read_times
@@ -35,6 +48,7 @@ from edgeprune.values import Value
 
 RUNS = 200
 MIN_TIME_S = 1.0
+_PAIRED_TIME_S = 3.0  # of the file itself: long enough to meet the states that a shared machine goes through
 _COOL_DOWN_S = 3.0
 _OP_RUNS = 200
 _INPUT_SAMPLES = 8
@@ -53,6 +67,7 @@ def profile(
     inputs: Array | None = None,
     per_op: bool = True,
     latency: DeviceModel | None = None,
+    reference: Path | None = None,
     progress: Progress = SILENT,
 ) -> Measurement:
     """The cost of a model file on a target, op by op.
@@ -65,6 +80,7 @@ def profile(
         inputs: Samples (n, ...) float32 as the model was trained on, images NCHW; noise when None.
         per_op: Fill the operator table, from a pass of its own.
         latency: A calibrated or corrected device model instead of the shipped one (estimates only).
+        reference: Another file of the runtime, timed between stretches of this one (measured only).
 
     Raises:
         MeasurementError: The machine changed its speed during the run and its repetition.
@@ -88,12 +104,12 @@ def profile(
         return _estimated(path, contents, target, runtime, threads, latency)
     with tempfile.TemporaryDirectory() as scratch, device_lock("host", progress):
         samples = _save_inputs(inputs, Path(scratch))
-        document = _steady_run(path, backend.NAME, threads, at, runs, samples, progress)
+        run = _steady_run(path, backend.NAME, threads, at, runs, samples, reference, progress)
         times: Times = ()
         if per_op:
             progress.note(f"timing the operators of {path.name}")
             times = read_times(path, backend.NAME, _OP_RUNS, threads, samples)
-    return _measured(path, document, contents, times, target, runtime, at)
+    return _measured(path, run, contents, times, target, runtime, at)
 
 
 def default_runtime(target: Target, backend: str, path: Path) -> str:
@@ -136,38 +152,68 @@ def _save_inputs(inputs: Array | None, folder: Path) -> Path | None:
     return file
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A benchmark document, the latencies that count, and what the machine did meanwhile."""
+
+    document: dict[str, Any]
+    latencies_s: Array
+    slowdown: float | None
+    paired: Paired | None
+    disturbed: bool
+
+
 def _steady_run(
-    path: Path, runtime: str, threads: int, at: Percentile, runs: int, samples: Path | None, progress: Progress
-) -> dict[str, Any]:
-    """One benchmark document; a disturbed run is repeated once after a pause."""
+    path: Path,
+    runtime: str,
+    threads: int,
+    at: Percentile,
+    runs: int,
+    samples: Path | None,
+    reference: Path | None,
+    progress: Progress,
+) -> _Run:
+    """One run; a disturbed one is repeated once after a pause."""
     needed = needed_runs(QUANTILES[at])
-    changes = []
+    faults = []
     for attempt in (1, 2):
         progress.note(f"timing {path.name} on {runtime}, {threads} thread(s)" + (", again" if attempt > 1 else ""))
-        document = run_bench([path], runtime, threads, max(runs, needed), samples)
-        latencies_s, slices = _timings(document)
-        if len(latencies_s) < needed:
+        beside: dict[str, Any] = {"reference": reference, "min_time_s": _PAIRED_TIME_S} if reference else {}
+        run = _run(run_bench([path], runtime, threads, max(runs, needed), samples, **beside))
+        if len(run.latencies_s) < needed and not run.disturbed:
             raise MeasurementError(
-                f"only {len(latencies_s)} runs in {document['wall_s']:.0f} s: {at} needs {needed}",
+                f"only {len(run.latencies_s)} runs in {run.document['wall_s']:.0f} s: {at} needs {needed}",
                 where=str(path),
                 hint="judge on p50, or estimate instead of measuring",
             )
-        if not disturbed(latencies_s, slices) and not _throttled(document):
-            return document
-        changes.append(slowdown(latencies_s, slices) or 0.0)
+        if not run.disturbed:
+            return run
+        faults.append(_fault(run))
         if attempt == 1:
             time.sleep(_COOL_DOWN_S)
-    slower = " and ".join(f"{change * 100:.0f} %" for change in changes)
     raise MeasurementError(
-        f"the machine became slower during the run and its repetition, by {slower}",
+        f"the machine was not itself during the run and its repetition: {'; '.join(faults)}",
         where=str(path),
         hint="let it cool down, end other jobs, fix the CPU clock, then repeat",
     )
 
 
-def _timings(document: dict[str, Any]) -> tuple[Array, tuple[Slice, ...]]:
+def _run(document: dict[str, Any]) -> _Run:
+    latencies_s, throttled = np.array(document["samples_ns"][0]) * 1e-9, _throttled(document)
+    if document.get("stretches"):
+        stretches = [Stretch(int(runs), reference_ns * 1e-9) for runs, reference_ns in document["stretches"]]
+        found = paired(latencies_s, stretches)
+        return _Run(document, found.latencies_s, found.slowdown, found, found.disturbed or throttled)
     slices = tuple(Slice(int(runs), float(others)) for runs, others in document["slices"])
-    return np.array(document["samples_ns"][0]) * 1e-9, slices
+    change = slowdown(latencies_s, slices)
+    return _Run(document, latencies_s, change, None, disturbed(latencies_s, slices) or throttled)
+
+
+def _fault(run: _Run) -> str:
+    slower = f"it became slower by {(run.slowdown or 0.0) * 100:.0f} %"
+    if run.paired is None or run.paired.kept == 1:
+        return slower
+    return f"{slower} and was far slower than usual in {(1 - run.paired.kept) * 100:.0f} % of it"
 
 
 def _throttled(document: dict[str, Any]) -> bool:
@@ -181,6 +227,7 @@ def run_bench(
     runs: int,
     samples: Path | None = None,
     min_time_s: float = MIN_TIME_S,
+    reference: Path | None = None,
 ) -> dict[str, Any]:
     """The document of the runner script (`runner/bench.py`), run in a fresh process on this machine.
 
@@ -192,6 +239,7 @@ def run_bench(
     command += ["--min-runs", str(runs), "--min-time", str(min_time_s)]
     command += [part for path in paths for part in ("--model", str(path))]
     command += ["--inputs", str(samples)] if samples else []
+    command += ["--reference", str(reference)] if reference else []
     where = ", ".join(path.name for path in paths)
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False, env=child_environment())
@@ -208,14 +256,14 @@ def run_bench(
 
 def _measured(
     path: Path,
-    document: dict[str, Any],
+    run: _Run,
     contents: Contents,
     times: Times,
     target: Target,
     runtime: str,
     at: Percentile,
 ) -> Measurement:
-    latencies_s, slices = _timings(document)
+    document, latencies_s = run.document, run.latencies_s
     lower, upper = bounds(latencies_s, QUANTILES[at])
     cost = Cost(
         source=Source.MEASURED,
@@ -234,27 +282,35 @@ def _measured(
         precision=document["precision"][0],
         runs=len(latencies_s),
         **{f"{name}_s": percentile(latencies_s, quantile) for name, quantile in QUANTILES.items()},
+        to_reference=run.paired.to_reference if run.paired else None,
         load_s=document["load_ns"] * 1e-9,
         ops=op_table(times, contents.ops),
-        environment=_environment(document, at),
-        notes=_notes(document, slowdown(latencies_s, slices)),
+        environment=_environment(run, at),
+        notes=_notes(run),
     )
 
 
-def _notes(document: dict[str, Any], change: float | None) -> tuple[str, ...]:
+def _notes(run: _Run) -> tuple[str, ...]:
     notes = []
-    warm = document["warm_up"]
+    warm = run.document["warm_up"]
     if not warm["settled"]:
         notes.append(f"warm-up did not settle within {warm['seconds']:g} s")
-    if change is None:
+    if run.slowdown is None:
         notes.append("other jobs used the CPU throughout: a falling clock would not have been noticed")
+    if run.paired is not None and run.paired.kept < 1:
+        left_out = f"{(1 - run.paired.kept) * 100:.0f} % of the run"
+        notes.append(f"{left_out} left out: the dense file beside it was far slower than usual")
     return tuple(notes)
 
 
-def _environment(document: dict[str, Any], at: Percentile) -> dict[str, str]:
+def _environment(run: _Run, at: Percentile) -> dict[str, str]:
+    document = run.document
     facts = {name: str(document[name]) for name in ("cpu", "system", "python", "cpu_share", "preemptions")}
-    others = max((others for _, others in document["slices"]), default=0.0)
-    facts |= {"judged_at": at, "others_cpus_max": f"{others:.2f}", "first_run_ns": str(document["first_ns"])}
+    facts |= {"judged_at": at, "first_run_ns": str(document["first_ns"])}
+    if run.paired is not None:
+        facts |= {"reference_p50_ns": f"{run.paired.reference_s * 1e9:.0f}", "stretches_kept": f"{run.paired.kept:.3f}"}
+    else:
+        facts["others_cpus_max"] = f"{max((others for _, others in document['slices']), default=0.0):.2f}"
     for moment in ("before", "after"):
         facts |= {f"{name}_{moment}": value for name, value in document[moment].items()}
     return facts
