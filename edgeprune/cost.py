@@ -65,13 +65,17 @@ class Violation(Value):
 
 
 class Budget(Value):
-    """Hard limits; None is unlimited. `at` is the percentile the latency is judged on."""
+    """Hard limits; None is unlimited. `at` is the percentile the latency is judged on.
+
+    `energy_j` is what was asked for; it holds when `latency_s` does, which `device.energy.within_energy` lowers for it.
+    """
 
     latency_s: float | None = None
     at: Percentile = "p90"
     ram_bytes: int | None = None
     size_bytes: int | None = None
     macs: int | None = None
+    energy_j: float | None = None
     max_drop: Drop | None = None
 
     def violations(self, cost: Cost) -> tuple[Violation, ...]:

@@ -12,6 +12,7 @@ from edgeprune import backends
 from edgeprune.backends import Artifact, Precision
 from edgeprune.calibration.store import find
 from edgeprune.cost import Budget, Correction, Measurement
+from edgeprune.device.energy import within_energy
 from edgeprune.device.estimate import estimate
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
@@ -109,10 +110,10 @@ def aimed(spec: Spec) -> Aim:
     runtime = spec.target.runtime or target.default_runtime
     threads = spec.target.threads or target.runtime(runtime).threads
     found = find(target, runtime, "int8", threads)
-    if spec.budget.latency is not None and found.model is None:
+    if found.model is None and (spec.budget.latency is not None or spec.budget.energy is not None):
         raise UsageError(
             f"no latency model for {target.name}, {runtime}, int8, {threads} thread(s)",
-            where="--latency",
+            where="--latency" if spec.budget.latency is not None else "--energy",
             hint=without_model_hint(target, "int8"),
         )
     return Aim(target, runtime, threads, found.model, found.note)
@@ -132,7 +133,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     target, runtime = aim.target, aim.runtime
     offered = target.runtime(runtime)
     formats = _formats(spec.fit.formats, offered.backend)
-    budget = spec.budget.parsed()
+    budget, energy = within_energy(spec.budget.parsed(), target)
     wanted = spec.fit.device
     cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
@@ -140,7 +141,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     progress.note("capturing the model")
     opened = open_model(workload.model, workload.example)
     captured = opened.captured
-    notes = (*opened.notes, *_not_exported(spec.fit.formats), *([aim.note] if aim.note else []))
+    notes = (*opened.notes, *_not_exported(spec.fit.formats), *filter(None, (aim.note, energy)))
     for note in notes:
         progress.note(note)
     groups, left_whole = _checked_groups(captured, workload, progress)
