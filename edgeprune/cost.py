@@ -108,6 +108,7 @@ class Measurement(Value):
     Attributes:
         precision: The precision the runtime really used, such as int8 or bf16.
         to_reference: Its time over that of a reference file timed beside it, which repeats better than either.
+        reference_s: What that file took, a median.
     """
 
     cost: Cost
@@ -121,6 +122,7 @@ class Measurement(Value):
     p90_s: float | None = None
     p99_s: float | None = None
     to_reference: float | None = None
+    reference_s: float | None = None
     load_s: float | None = None
     ops: tuple[OpCost, ...] = ()
     environment: dict[str, str] = {}

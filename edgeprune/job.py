@@ -18,7 +18,7 @@ from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.standing import without_model_hint
 from edgeprune.errors import UsageError, missing_extra
-from edgeprune.profiling import profile
+from edgeprune.profiling import Reference, profile
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Costing
 from edgeprune.pruning.check import vetted
@@ -59,6 +59,7 @@ class Job:
     notes: tuple[str, ...] = ()  # what the user must know of the captured model and of what is not exported
     left_whole: frozenset[str] = frozenset()  # groups that did not pass the check
     start: Captured | None = None  # the whole model after stages of pruning; None: the dense model
+    usual_s: float | None = None  # what the dense model's file took when it was timed first
     within: Plan | None = None  # what plans may still keep after stages without regrowth; None: everything
 
     @property
@@ -234,12 +235,13 @@ def profiled(job: Job, artifact: Artifact, runtime: str | None = None, macs: int
     return found.model_copy(update={"cost": found.cost.model_copy(update={"macs": macs})})
 
 
-def reference(job: Job) -> Path | None:
+def reference(job: Job) -> Reference | None:
     """The dense model's deployed file, beside which others are timed; None before it is written."""
     folder = job.run.folder("dense")
     if folder is None:
         return None
-    return folder / Artifact.model_validate_json((folder / "artifact.json").read_text()).path
+    path = folder / Artifact.model_validate_json((folder / "artifact.json").read_text()).path
+    return Reference(path, job.usual_s)
 
 
 def fp32_cost(job: Job, captured: Captured, key: str) -> Measurement:
