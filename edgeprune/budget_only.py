@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from edgeprune.cost import Budget, Correction, Measurement
+from edgeprune.device.energy import energy_text, within_energy
 from edgeprune.device.fusion import fuse
 from edgeprune.documents import budget_row, figure, violation_row
 from edgeprune.job import aimed
@@ -102,7 +103,8 @@ def _question(
     notes += (aim.note,) if aim.note else ()
     if aim.target.latency == "measured":
         notes += ("estimated by the device model; a fit measures this machine and corrects it",)
-    budget = spec.budget.parsed()
+    budget, energy = within_energy(spec.budget.parsed(), aim.target)
+    notes += (energy,) if energy else ()
     return _Question(spec, groups, levels, costing, budget, _bounds(budget, costing), scores, criterion, notes)
 
 
@@ -137,7 +139,7 @@ def _document(asked: _Question, cost: Measurement, found: Reach, best: Allocatio
             "violations": tuple(violation_row(v) for v in asked.budget.violations(cost.cost)) if best is None else (),
             "binding": tuple(str(short) for short in found.shortfalls),
             "plan": None if best is None else plan.model_dump(mode="json", by_alias=True),
-            "notes": (*cost.notes, *asked.notes),
+            "notes": (*cost.notes, *filter(None, [energy_text(cost.cost, costing.target)]), *asked.notes),
         }
     )
 

@@ -65,13 +65,17 @@ class Violation(Value):
 
 
 class Budget(Value):
-    """Hard limits; None is unlimited. `at` is the percentile the latency is judged on."""
+    """Hard limits; None is unlimited. `at` is the percentile the latency is judged on.
+
+    `energy_j` is what was asked for; it holds when `latency_s` does, which `device.energy.within_energy` lowers for it.
+    """
 
     latency_s: float | None = None
     at: Percentile = "p90"
     ram_bytes: int | None = None
     size_bytes: int | None = None
     macs: int | None = None
+    energy_j: float | None = None
     max_drop: Drop | None = None
 
     def violations(self, cost: Cost) -> tuple[Violation, ...]:
@@ -99,18 +103,26 @@ class OpCost(Value):
 
 
 class Measurement(Value):
-    """One profile of one artifact on one target: the cost and everything needed to repeat it."""
+    """One profile of one artifact on one target: the cost and everything needed to repeat it.
+
+    Attributes:
+        precision: The precision the runtime really used, such as int8 or bf16.
+        to_reference: Its time over that of a reference file timed beside it, which repeats better than either.
+        reference_s: What that file took, a median.
+    """
 
     cost: Cost
     target: str
     runtime: str
     runtime_version: str
     threads: int
-    precision: str  # the precision the runtime really used, such as int8 or bf16
+    precision: str
     runs: int = 0
     p50_s: float | None = None
     p90_s: float | None = None
     p99_s: float | None = None
+    to_reference: float | None = None
+    reference_s: float | None = None
     load_s: float | None = None
     ops: tuple[OpCost, ...] = ()
     environment: dict[str, str] = {}

@@ -3,11 +3,12 @@
 A *rehearsal* exports and profiles a plan untrained: weights do not change the cost. A *round* trains one plan and
 confirms its final file by one profile of its own; only that may be called met. Pure: no clock, no files, no device.
 
-The typical latency of a run (its median) repeats within a percent or two on a busy machine, the upper bound that a
-verdict rests on does not. So plans are judged by the typical latency times the margin that the runs so far showed,
-and every round that misses asks for a larger share of the margins seen. Latencies that do not grow with the estimate
-are noise, or a device that the model does not know; they are pooled (isotonic regression), and the next plan is
-aimed between the two measured ones next to the goal, which needs no trust in the device model.
+The typical latency of a file (on this machine its ratio to the dense file timed beside it) repeats within a percent or
+two on a busy machine, the upper bound that a verdict rests on does not. So plans are judged by the typical latency
+times the margin that the runs so far showed, and every round that misses asks for a larger share of the margins seen.
+Latencies that do not grow with the estimate are noise, or a device that the model does not know; they are pooled
+(isotonic regression), and the next plan is aimed between the two measured ones next to the goal, which needs no trust
+in the device model.
 The search always ends: rehearsals and rounds are counted, and no plan is confirmed twice.
 """
 
@@ -38,7 +39,8 @@ class Seen(Value):
     Attributes:
         plain: The estimate without a correction of the whole (those of single operators are in it).
         cost: What was profiled.
-        typical_s: The median of a measured run, the central value of an estimate; None where latency is unknown.
+        typical_s: What it takes on an ordinary day: of a measured file its ratio to the dense one times that one's
+            median, of an estimate the central value; None where latency is unknown.
     """
 
     plain: Cost

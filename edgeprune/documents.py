@@ -28,6 +28,7 @@ class BudgetRow(Value):
     ram_bytes: int | None = None
     size_bytes: int | None = None
     macs: int | None = None
+    energy_nj: int | None = None  # holds when the latency does, which was lowered for it
     max_drop: Drop | None = None
 
 
@@ -387,6 +388,7 @@ def budget_row(budget: Budget) -> BudgetRow:
         ram_bytes=budget.ram_bytes,
         size_bytes=budget.size_bytes,
         macs=budget.macs,
+        energy_nj=None if budget.energy_j is None else round(budget.energy_j * 1e9),
         max_drop=budget.max_drop,
     )
 

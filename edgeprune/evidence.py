@@ -47,10 +47,11 @@ def guard(job: Job) -> float:
 def evidence(job: Job, anchors: Sequence[tuple[Plan, Measurement]], tried: Sequence[Tried] = ()) -> Evidence:
     """What the profiles so far say.
 
-    Only measured operators teach: the estimate of an exported file comes from the same prices.
+    Only measured operators teach: the estimate of an exported file comes from the same prices. What was timed beside
+    the dense model typically takes its ratio of the dense model's own median, whatever the machine was like that time.
 
     Args:
-        anchors: Plans that were profiled and are no candidates: the dense model, the smallest one.
+        anchors: Plans that were profiled and are no candidates: the dense model first, the smallest one.
     """
     profiles = [*anchors, *((one.plan, one.rehearsed) for one in tried)]
     profiles += [(one.plan, one.confirmed) for one in tried if one.confirmed is not None]
@@ -59,8 +60,11 @@ def evidence(job: Job, anchors: Sequence[tuple[Plan, Measurement]], tried: Seque
     ops = op_factors([(plain.of(plan).ops, found.ops) for plan, found in measured])
     bent = replace(job.costing, correction=Correction(ops=ops))
 
+    usual_s = anchors[0][1].typical_s if anchors else None
+
     def seen(plan: Plan, found: Measurement) -> Seen:
-        return Seen(plain=bent.of(plan).cost, cost=found.cost, typical_s=found.typical_s)
+        beside = None if usual_s is None or found.to_reference is None else found.to_reference * usual_s
+        return Seen(plain=bent.of(plan).cost, cost=found.cost, typical_s=found.typical_s if beside is None else beside)
 
     trials = tuple(
         Trial(

@@ -11,12 +11,13 @@ from edgeprune import backends
 from edgeprune.backends import Artifact, Precision
 from edgeprune.calibration.store import find
 from edgeprune.cost import Budget, Correction, Measurement
+from edgeprune.device.energy import within_energy
 from edgeprune.device.estimate import estimate
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.standing import without_model_hint
 from edgeprune.errors import UsageError, missing_extra
-from edgeprune.profiling import profile
+from edgeprune.profiling import Reference, profile
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Costing
 from edgeprune.pruning.check import vetted
@@ -57,6 +58,7 @@ class Job:
     notes: tuple[str, ...] = ()  # what the user must know of the captured model and of what is not exported
     left_whole: frozenset[str] = frozenset()  # groups that did not pass the check
     start: Captured | None = None  # the whole model after stages of pruning; None: the dense model
+    usual_s: float | None = None  # what the dense model's file took when it was timed first
     within: Plan | None = None  # what plans may still keep after stages without regrowth; None: everything
 
     @property
@@ -108,10 +110,10 @@ def aimed(spec: Spec) -> Aim:
     runtime = spec.target.runtime or target.default_runtime
     threads = spec.target.threads or target.runtime(runtime).threads
     found = find(target, runtime, "int8", threads)
-    if spec.budget.latency is not None and found.model is None:
+    if found.model is None and (spec.budget.latency is not None or spec.budget.energy is not None):
         raise UsageError(
             f"no latency model for {target.name}, {runtime}, int8, {threads} thread(s)",
-            where="--latency",
+            where="--latency" if spec.budget.latency is not None else "--energy",
             hint=without_model_hint(target, "int8"),
         )
     return Aim(target, runtime, threads, found.model, found.note)
@@ -131,7 +133,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     target, runtime = aim.target, aim.runtime
     offered = target.runtime(runtime)
     formats = _formats(spec.fit.formats, offered.backend)
-    budget = spec.budget.parsed()
+    budget, energy = within_energy(spec.budget.parsed(), target)
     wanted = spec.fit.device
     cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
@@ -139,7 +141,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     progress.note("capturing the model")
     opened = open_model(workload.model, workload.example)
     captured = opened.captured
-    notes = (*opened.notes, *_not_exported(spec.fit.formats), *([aim.note] if aim.note else []))
+    notes = (*opened.notes, *_not_exported(spec.fit.formats), *filter(None, (aim.note, energy)))
     for note in notes:
         progress.note(note)
     groups, left_whole = _checked_groups(captured, workload, progress)
@@ -231,9 +233,19 @@ def profiled(job: Job, artifact: Artifact, runtime: str | None = None, macs: int
         threads=job.threads if runtime in (None, job.runtime) else None,
         at=job.budget.at,
         inputs=inputs(job, 8).cpu().numpy(),
+        reference=reference(job) if artifact.backend == job.deployed and runtime in (None, job.runtime) else None,
         progress=job.progress,
     )
     return found.model_copy(update={"cost": found.cost.model_copy(update={"macs": macs})})
+
+
+def reference(job: Job) -> Reference | None:
+    """The dense model's deployed file, beside which others are timed; None before it is written."""
+    folder = job.run.folder("dense")
+    if folder is None:
+        return None
+    path = folder / Artifact.model_validate_json((folder / "artifact.json").read_text()).path
+    return Reference(path, job.usual_s)
 
 
 def fp32_cost(job: Job, captured: Captured, key: str) -> Measurement:

@@ -22,6 +22,10 @@ QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99}
 
 _BLOCKS = 12
 _SLOWER = 0.05
+# Beside a reference: a stretch that does not count, the share of stretches that must, and a machine that became slower.
+_FAR_SLOWER = 0.15
+_FEWEST_KEPT = 2 / 3
+_PAIRED_SLOWER = 0.1
 _QUIET = 0.2  # CPUs used by others; the kernel counts in steps of 0.1 CPU over a slice
 
 
@@ -108,6 +112,71 @@ def disturbed(latencies_s: Sequence[float] | Array, slices: Sequence[Slice]) -> 
     floors = np.array(_floors(_blocks(latencies_s, slices)))
     noise = float(np.median(np.abs(np.diff(floors))) / np.median(floors)) if len(floors) > 2 else 0.0
     return change > max(_SLOWER, 3 * noise)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive runs of a model, and the median of a reference that ran right after them."""
+
+    runs: int
+    reference_s: float
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What a run beside a reference shows.
+
+    Attributes:
+        latencies_s: Of the runs that count: those of stretches in which the machine was its usual self.
+        kept: Share of the stretches that count.
+        slowdown: How much slower the reference became from the first third of them to the last; 0.1 is 10 %.
+        to_reference: The model's time over the reference's, a median over stretches. It repeats within a percent where
+            the times themselves move by a quarter, because both meet the same state of the machine.
+        reference_s: The reference's usual time, the median over all stretches.
+    """
+
+    latencies_s: Array
+    kept: float
+    slowdown: float
+    to_reference: float
+    reference_s: float
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the machine was not itself for too much of the run, or became slower.
+
+        Judged by the reference alone: whatever the model itself does is its latency.
+        """
+        return self.kept < _FEWEST_KEPT or self.slowdown > _PAIRED_SLOWER
+
+
+def paired(latencies_s: Sequence[float] | Array, stretches: Sequence[Stretch]) -> Paired:
+    """Leave out the stretches beside which the reference was far slower than usual; compare the rest.
+
+    On a machine that is shared, other tenants slow a core down for seconds without leaving a trace in its own
+    accounts. A reference that ran before and after a stretch sees it.
+
+    Args:
+        latencies_s: Of all runs, in order.
+        stretches: At least one; they cover the runs.
+    """
+    values = np.asarray(latencies_s, np.float64)
+    after = np.array([stretch.reference_s for stretch in stretches])
+    before = np.concatenate([after[:1], after[:-1]])
+    usual = float(np.median(after))
+    quiet = np.maximum(before, after) <= (1 + _FAR_SLOWER) * usual
+    kept = float(np.mean(quiet))
+    quiet |= not quiet.any()  # nothing counts, so there is nothing to choose
+    parts = np.split(values, np.cumsum([stretch.runs for stretch in stretches])[:-1])
+    ratios = np.array([np.median(part) for part in parts]) / np.sqrt(before * after)
+    slow = [float(np.quantile(third, 0.9)) for third in np.array_split(after[quiet], 3) if len(third)]
+    return Paired(
+        latencies_s=np.concatenate([part for part, keep in zip(parts, quiet, strict=True) if keep]),
+        kept=kept,
+        slowdown=slow[-1] / slow[0] - 1,
+        to_reference=float(np.median(ratios[quiet])),
+        reference_s=usual,
+    )
 
 
 def _blocks(latencies_s: Sequence[float] | Array, slices: Sequence[Slice]) -> list[tuple[Array, float]]:

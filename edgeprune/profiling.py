@@ -2,7 +2,8 @@
 
 A measured verdict rests on the 99 %-confidence upper bound of the asked-for percentile over one run in a fresh
 process. The run is thrown away and repeated once when the machine changed its speed meanwhile (see
-`percentiles.disturbed`); a second disturbed run is an error, never a number.
+`percentiles.disturbed`); a second disturbed run is an error, never a number. Beside a reference file it is the
+reference that says what the machine did (`percentiles.paired`), and the file's ratio to it is told.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,18 @@ from edgeprune.device.latency import DeviceModel
 from edgeprune.device.ops import Op
 from edgeprune.device_lock import device_lock
 from edgeprune.errors import MeasurementError, UsageError, missing_extra
-from edgeprune.percentiles import QUANTILES, Slice, bounds, disturbed, needed_runs, percentile, slowdown
+from edgeprune.percentiles import (
+    QUANTILES,
+    Paired,
+    Slice,
+    Stretch,
+    bounds,
+    disturbed,
+    needed_runs,
+    paired,
+    percentile,
+    slowdown,
+)
 from edgeprune.progress import SILENT, Progress
 from edgeprune.runner import bench
 from edgeprune.runner.opener import Contents, Times, child_environment, read_contents, read_times
@@ -35,6 +48,9 @@ from edgeprune.values import Value
 
 RUNS = 200
 MIN_TIME_S = 1.0
+_PAIRED_TIME_S = 3.0  # of the file itself: long enough to meet the states that a shared machine goes through
+_USUAL = 0.08  # how far a reference may be from its usual time without a further attempt
+_ATTEMPTS = 3
 _COOL_DOWN_S = 3.0
 _OP_RUNS = 200
 _INPUT_SAMPLES = 8
@@ -54,6 +70,7 @@ def profile(
     inputs: Array | None = None,
     per_op: bool = True,
     latency: DeviceModel | None = None,
+    reference: Reference | None = None,
     progress: Progress = SILENT,
 ) -> Measurement:
     """The cost of a model file on a target, op by op.
@@ -66,6 +83,9 @@ def profile(
         inputs: Samples (n, ...) float32 as the model was trained on, images NCHW; noise when None.
         per_op: Fill the operator table, from a pass of its own.
         latency: A calibrated or corrected device model instead of the shipped one (estimates only).
+        reference: Timed between stretches of this file (measured only). Where it takes far longer or shorter than
+            usual the machine is not what other files were timed on, and another attempt is made; that is decided
+            without a look at the file's own times.
 
     Raises:
         MeasurementError: The machine changed its speed during the run and its repetition.
@@ -89,12 +109,12 @@ def profile(
         return _estimated(path, contents, target, runtime, threads, latency)
     with tempfile.TemporaryDirectory() as scratch, device_lock("host", progress):
         samples = _save_inputs(inputs, Path(scratch))
-        document = _steady_run(path, backend.NAME, threads, at, runs, samples, progress)
+        run = _steady_run(path, backend.NAME, threads, at, runs, samples, reference, progress)
         times: Times = ()
         if per_op:
             progress.note(f"timing the operators of {path.name}")
             times = read_times(path, backend.NAME, _OP_RUNS, threads, samples)
-    return _measured(path, document, contents, times, target, runtime, at)
+    return _measured(path, run, contents, times, target, runtime, at, reference)
 
 
 def default_runtime(target: Target, backend: str, path: Path) -> str:
@@ -137,38 +157,92 @@ def _save_inputs(inputs: Array | None, folder: Path) -> Path | None:
     return file
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Another file of the runtime that runs beside the profiled one.
+
+    Attributes:
+        usual_s: The median it is known to take; None when that is not known yet.
+    """
+
+    path: Path
+    usual_s: float | None = None
+
+    def apart(self, seconds: float) -> float:
+        """How far a median is from the usual one, in either direction; 0.1 is 10 %."""
+        return 0.0 if self.usual_s is None else max(seconds / self.usual_s, self.usual_s / seconds) - 1
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A benchmark document, the latencies that count, and what the machine did meanwhile."""
+
+    document: dict[str, Any]
+    latencies_s: Array
+    slowdown: float | None
+    paired: Paired | None
+    disturbed: bool
+
+
 def _steady_run(
-    path: Path, runtime: str, threads: int, at: Percentile, runs: int, samples: Path | None, progress: Progress
-) -> dict[str, Any]:
-    """One benchmark document; a disturbed run is repeated once after a pause."""
+    path: Path,
+    runtime: str,
+    threads: int,
+    at: Percentile,
+    runs: int,
+    samples: Path | None,
+    reference: Reference | None,
+    progress: Progress,
+) -> _Run:
+    """One run; a disturbed one is repeated once after a pause, one at an unusual speed of the machine twice."""
     needed = needed_runs(QUANTILES[at])
-    changes = []
-    for attempt in (1, 2):
-        progress.note(f"timing {path.name} on {runtime}, {threads} thread(s)" + (", again" if attempt > 1 else ""))
-        document = run_bench([path], runtime, threads, max(runs, needed), samples)
-        latencies_s, slices = _timings(document)
-        if len(latencies_s) < needed:
+    faults: list[str] = []
+    unusual: list[tuple[float, _Run]] = []
+    beside: dict[str, Any] = {"reference": reference.path, "min_time_s": _PAIRED_TIME_S} if reference else {}
+    for attempt in range(_ATTEMPTS):
+        progress.note(f"timing {path.name} on {runtime}, {threads} thread(s)" + (", again" if attempt else ""))
+        run = _run(run_bench([path], runtime, threads, max(runs, needed), samples, **beside))
+        if len(run.latencies_s) < needed and not run.disturbed:
             raise MeasurementError(
-                f"only {len(latencies_s)} runs in {document['wall_s']:.0f} s: {at} needs {needed}",
+                f"only {len(run.latencies_s)} runs in {run.document['wall_s']:.0f} s: {at} needs {needed}",
                 where=str(path),
                 hint="judge on p50, or estimate instead of measuring",
             )
-        if not disturbed(latencies_s, slices) and not _throttled(document):
-            return document
-        changes.append(slowdown(latencies_s, slices) or 0.0)
-        if attempt == 1:
-            time.sleep(_COOL_DOWN_S)
-    slower = " and ".join(f"{change * 100:.0f} %" for change in changes)
+        if run.disturbed:
+            faults.append(_fault(run))
+            if len(faults) > 1:
+                break
+        else:
+            apart = reference.apart(run.paired.reference_s) if reference and run.paired else 0.0
+            if apart <= _USUAL:
+                return run
+            unusual.append((apart, run))
+        time.sleep(_COOL_DOWN_S)
+    if unusual:
+        return min(unusual, key=lambda found: found[0])[1]
     raise MeasurementError(
-        f"the machine became slower during the run and its repetition, by {slower}",
+        f"the machine was not itself during the run and its repetition: {'; '.join(faults)}",
         where=str(path),
         hint="let it cool down, end other jobs, fix the CPU clock, then repeat",
     )
 
 
-def _timings(document: dict[str, Any]) -> tuple[Array, tuple[Slice, ...]]:
+def _run(document: dict[str, Any]) -> _Run:
+    latencies_s, throttled = np.array(document["samples_ns"][0]) * 1e-9, _throttled(document)
+    if document.get("stretches"):
+        stretches = [Stretch(int(runs), reference_ns * 1e-9) for runs, reference_ns in document["stretches"]]
+        found = paired(latencies_s, stretches)
+        return _Run(document, found.latencies_s, found.slowdown, found, found.disturbed or throttled)
     slices = tuple(Slice(int(runs), float(others)) for runs, others in document["slices"])
-    return np.array(document["samples_ns"][0]) * 1e-9, slices
+    change = slowdown(latencies_s, slices)
+    return _Run(document, latencies_s, change, None, disturbed(latencies_s, slices) or throttled)
+
+
+def _fault(run: _Run) -> str:
+    slower = f"it became slower by {(run.slowdown or 0.0) * 100:.0f} %"
+    if run.paired is None or run.paired.kept == 1:
+        return slower
+    return f"{slower} and was far slower than usual in {(1 - run.paired.kept) * 100:.0f} % of it"
 
 
 def _throttled(document: dict[str, Any]) -> bool:
@@ -182,6 +256,7 @@ def run_bench(
     runs: int,
     samples: Path | None = None,
     min_time_s: float = MIN_TIME_S,
+    reference: Path | None = None,
 ) -> dict[str, Any]:
     """The document of the runner script (`runner/bench.py`), run in a fresh process on this machine.
 
@@ -193,6 +268,7 @@ def run_bench(
     command += ["--min-runs", str(runs), "--min-time", str(min_time_s)]
     command += [part for path in paths for part in ("--model", str(path))]
     command += ["--inputs", str(samples)] if samples else []
+    command += ["--reference", str(reference)] if reference else []
     where = ", ".join(path.name for path in paths)
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False, env=child_environment())
@@ -209,14 +285,15 @@ def run_bench(
 
 def _measured(
     path: Path,
-    document: dict[str, Any],
+    run: _Run,
     contents: Contents,
     times: Times,
     target: Target,
     runtime: str,
     at: Percentile,
+    reference: Reference | None,
 ) -> Measurement:
-    latencies_s, slices = _timings(document)
+    document, latencies_s = run.document, run.latencies_s
     lower, upper = bounds(latencies_s, QUANTILES[at])
     cost = Cost(
         source=Source.MEASURED,
@@ -235,27 +312,40 @@ def _measured(
         precision=document["precision"][0],
         runs=len(latencies_s),
         **{f"{name}_s": percentile(latencies_s, quantile) for name, quantile in QUANTILES.items()},
+        to_reference=run.paired.to_reference if run.paired else None,
+        reference_s=run.paired.reference_s if run.paired else None,
         load_s=document["load_ns"] * 1e-9,
         ops=op_table(times, contents.ops),
-        environment=_environment(document, at),
-        notes=_notes(document, slowdown(latencies_s, slices)),
+        environment=_environment(run, at),
+        notes=_notes(run, reference),
     )
 
 
-def _notes(document: dict[str, Any], change: float | None) -> tuple[str, ...]:
+def _notes(run: _Run, reference: Reference | None) -> tuple[str, ...]:
     notes = []
-    warm = document["warm_up"]
+    warm = run.document["warm_up"]
     if not warm["settled"]:
         notes.append(f"warm-up did not settle within {warm['seconds']:g} s")
-    if change is None:
+    if run.slowdown is None:
         notes.append("other jobs used the CPU throughout: a falling clock would not have been noticed")
+    if run.paired is not None and run.paired.kept < 1:
+        left_out = f"{(1 - run.paired.kept) * 100:.0f} % of the run"
+        notes.append(f"{left_out} left out: the dense file beside it was far slower than usual")
+    if run.paired is not None and reference is not None and reference.apart(run.paired.reference_s) > _USUAL:
+        assert reference.usual_s is not None
+        change = run.paired.reference_s / reference.usual_s - 1
+        notes.append(f"the dense file beside it took {change * 100:+.0f} % of its usual time, in {_ATTEMPTS} attempts")
     return tuple(notes)
 
 
-def _environment(document: dict[str, Any], at: Percentile) -> dict[str, str]:
+def _environment(run: _Run, at: Percentile) -> dict[str, str]:
+    document = run.document
     facts = {name: str(document[name]) for name in ("cpu", "system", "python", "cpu_share", "preemptions")}
-    others = max((others for _, others in document["slices"]), default=0.0)
-    facts |= {"judged_at": at, "others_cpus_max": f"{others:.2f}", "first_run_ns": str(document["first_ns"])}
+    facts |= {"judged_at": at, "first_run_ns": str(document["first_ns"])}
+    if run.paired is not None:
+        facts["stretches_kept"] = f"{run.paired.kept:.3f}"
+    else:
+        facts["others_cpus_max"] = f"{max((others for _, others in document['slices']), default=0.0):.2f}"
     for moment in ("before", "after"):
         facts |= {f"{name}_{moment}": value for name, value in document[moment].items()}
     return facts

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from edgeprune.cost import Budget, Percentile
 from edgeprune.errors import UsageError, did_you_mean
-from edgeprune.units import parse_count, parse_drop, parse_size, parse_time
+from edgeprune.units import parse_count, parse_drop, parse_energy, parse_size, parse_time
 from edgeprune.values import Value
 
 FILE_NAME = "edgeprune.toml"
@@ -69,6 +69,7 @@ class BudgetSpec(Value):
     ram: str | None = None
     size: str | None = None
     macs: str | None = None  # multiply-accumulates of one inference, as designed
+    energy: str | None = None  # of one inference
     max_drop: str | None = None
 
     def parsed(self) -> Budget:
@@ -83,6 +84,7 @@ class BudgetSpec(Value):
             ram_bytes=parse_size(self.ram, "ram") if self.ram else None,
             size_bytes=parse_size(self.size, "size") if self.size else None,
             macs=parse_count(self.macs, "macs") if self.macs else None,
+            energy_j=parse_energy(self.energy, "energy") if self.energy else None,
             max_drop=parse_drop(self.max_drop, "max-drop") if self.max_drop else None,
         )
 

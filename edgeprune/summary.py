@@ -13,6 +13,7 @@ import torch
 
 import edgeprune
 from edgeprune.cost import Cost, Measurement, Violation
+from edgeprune.device.energy import energy_text
 from edgeprune.device.fusion import fuse
 from edgeprune.documents import (
     ArtifactRow,
@@ -192,6 +193,7 @@ def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
             },
             "notes": (
                 *measurement.notes,
+                *filter(None, [energy_text(cost, job.target)]),
                 *job.workload.data.notes,
                 *job.notes,
                 *(() if found is None else found.notes),

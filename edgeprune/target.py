@@ -53,6 +53,21 @@ class Memory(Value):
     ram_block_bytes: int | None = Field(None, gt=0)
 
 
+class Power(Value):
+    """What the device draws while it computes: the 10 %, 50 % and 90 % quantiles of published energy over time."""
+
+    low_w: float = Field(gt=0)
+    typical_w: float = Field(gt=0)
+    high_w: float = Field(gt=0)
+    results: int = Field(ge=1)  # published ones that the quantiles are of
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Power:
+        if not self.low_w <= self.typical_w <= self.high_w:
+            raise ValueError("low, typical and high power are out of order")
+        return self
+
+
 class Runtime(Value):
     """One runtime that the device runs.
 
@@ -95,6 +110,7 @@ class Target(Value):
     default_runtime: str
     cpu: Cpu
     memory: Memory
+    power: Power | None = None  # None: nothing is published of it
     runtimes: dict[str, Runtime] = Field(min_length=1)
     source: tuple[Citation, ...] = ()
     _path: Path | None = PrivateAttr(None)

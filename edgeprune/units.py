@@ -22,6 +22,7 @@ _SIZE_BYTES = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
+_ENERGY_J = {"nJ": 1e-9, "uJ": 1e-6, "µJ": 1e-6, "mJ": 1e-3, "J": 1.0}
 _COUNT = {"k": 10**3, "M": 10**6, "G": 10**9}
 _QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ%]*)\s*")
 
@@ -48,6 +49,18 @@ def parse_time(text: str, what: str = "time") -> float:
     if unit not in _TIME_S:
         raise UsageError(f"{what}: unknown unit {unit!r}", hint=f"one of {', '.join(_TIME_S)}")
     return _positive(value * _TIME_S[unit], text, what)
+
+
+def parse_energy(text: str, what: str = "energy") -> float:
+    """Joules of `5mJ`, `300uJ`.
+
+    Raises:
+        UsageError: No unit, an unknown unit, or a value that is not positive.
+    """
+    value, unit = _split(text, what, "5mJ")
+    if unit not in _ENERGY_J:
+        raise UsageError(f"{what}: {text!r} has no clear unit", hint=f"write {value:g}mJ or {value:g}uJ")
+    return _positive(value * _ENERGY_J[unit], text, what)
 
 
 def parse_size(text: str, what: str = "size") -> int:
@@ -120,6 +133,14 @@ def format_time(seconds: float) -> str:
         if abs(seconds) >= scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
+
+
+def format_energy(joules: float) -> str:
+    """`3.91 mJ`: three significant digits in the largest unit that keeps the value above one."""
+    for unit, scale in (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6)):
+        if abs(joules) >= scale:
+            return f"{joules / scale:.3g} {unit}"
+    return f"{joules * 1e9:.3g} nJ"
 
 
 def format_count(count: float) -> str:

@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 from edgeprune.percentiles import (
     QUANTILES,
     Slice,
+    Stretch,
     bounds,
     disturbed,
     lower_rank,
     needed_runs,
+    paired,
     percentile,
     slowdown,
     upper_rank,
@@ -126,3 +128,50 @@ def test_a_machine_that_becomes_faster_is_no_disturbance(seed: int, faster: floa
 def test_a_run_of_one_slice_cannot_tell() -> None:
     assert slowdown(np.ones(10), [Slice(10, BUSY)]) is None
     assert slowdown(np.ones(10), [Slice(10, QUIET)]) == 0
+
+
+def beside(speeds: np.ndarray, ratio: float, seed: int) -> tuple[np.ndarray, list[Stretch]]:
+    """Twenty runs in each stretch on a machine of these speeds, with jitter."""
+    generator = np.random.default_rng(seed)
+    runs = np.repeat(speeds, 20) * ratio * generator.normal(1.0, 0.03, 20 * len(speeds))
+    return runs, [Stretch(20, float(speed * generator.normal(1.0, 0.01))) for speed in speeds]
+
+
+@given(seed=st.integers(0, 2**31), ratio=st.floats(0.05, 2), share=st.floats(0, 1))
+def test_the_ratio_to_a_reference_does_not_depend_on_the_state_of_the_machine(
+    seed: int, ratio: float, share: float
+) -> None:
+    """Two speeds that change from stretch to stretch."""
+    speeds = np.where(np.random.default_rng(seed).random(100) < share, 1.0, 1.14)
+    assert paired(*beside(speeds, ratio, seed)).to_reference == pytest.approx(ratio, rel=0.02)
+
+
+@given(seed=st.integers(0, 2**31), begin=st.integers(0, 80), burst=st.floats(1.3, 3))
+def test_a_burst_that_the_reference_sees_is_left_out(seed: int, begin: int, burst: float) -> None:
+    speeds = np.ones(100)
+    speeds[begin : begin + 20] = burst
+    found = paired(*beside(speeds, 0.5, seed))
+    assert found.latencies_s.max() < 0.5 * 1.2 < 0.5 * burst
+    assert 0.7 <= found.kept <= 0.8 and not found.disturbed
+
+
+@given(seed=st.integers(0, 2**31), slow=st.floats(1.3, 3))
+def test_what_only_the_model_does_is_its_latency(seed: int, slow: float) -> None:
+    runs, stretches = beside(np.ones(100), 0.5, seed)
+    runs[1000:] *= slow
+    found = paired(runs, stretches)
+    assert found.kept == 1 and not found.disturbed
+    assert np.array_equal(found.latencies_s, runs)
+
+
+@given(seed=st.integers(0, 2**31), slower=st.floats(1.13, 1.14))
+def test_a_machine_that_slows_down_beside_the_reference_is_disturbed(seed: int, slower: float) -> None:
+    assert paired(*beside(np.linspace(1, slower + 0.05, 100), 0.5, seed)).slowdown > 0.05
+    assert paired(*beside(np.repeat([1, slower], 50), 0.5, seed)).disturbed
+
+
+def test_a_run_that_is_mostly_far_slower_than_usual_is_disturbed() -> None:
+    speeds = np.tile([1.0, 1.0, 1.0, 2.0, 2.0], 20)
+    assert paired(*beside(speeds, 0.5, 0)).disturbed
+    alternating = paired(np.ones(4), [Stretch(1, 2.0), Stretch(1, 1.0), Stretch(1, 2.0), Stretch(1, 1.0)])
+    assert alternating.kept == 0 and alternating.disturbed

@@ -8,7 +8,7 @@ from edgeprune import backends, profiling
 from edgeprune.cost import Source
 from edgeprune.device.ops import Op
 from edgeprune.errors import MeasurementError, MissingExtraError, UsageError
-from edgeprune.profiling import compare_p50, op_table, profile
+from edgeprune.profiling import Reference, compare_p50, op_table, profile
 from edgeprune.target import load_target
 
 HOST = load_target("host")
@@ -43,7 +43,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Any:
     def script(*documents: dict[str, Any]) -> list[int]:
         left, asked = list(documents), []
 
-        def run_bench(paths: Any, runtime: str, threads: int, runs: int, samples: Any = None) -> dict[str, Any]:
+        def run_bench(
+            paths: Any, runtime: str, threads: int, runs: int, samples: Any = None, **beside: Any
+        ) -> dict[str, Any]:
             asked.append(runs)
             return left.pop(0)
 
@@ -104,8 +106,56 @@ def test_a_disturbed_run_is_repeated_once(exported: Any, scripted: Any) -> None:
 
 def test_two_disturbed_runs_are_an_error_and_no_number(exported: Any, scripted: Any) -> None:
     scripted(document(FALLING), document(FALLING))
-    with pytest.raises(MeasurementError, match="became slower during the run and its repetition, by 30 % and 30 %"):
+    with pytest.raises(MeasurementError, match="not itself during .* repetition: it became slower by 30 %; it"):
         profile(exported("tflite", "residual").path, HOST)
+
+
+def paired_document(reference_s: list[float]) -> dict[str, Any]:
+    """Ten runs at half of the reference's time before each of its turns."""
+    latencies_s = np.repeat(reference_s, 10) / 2
+    return document(latencies_s, slices=[], stretches=[[10, seconds * 1e9] for seconds in reference_s])
+
+
+def test_a_file_is_timed_beside_a_reference(exported: Any) -> None:
+    artifact, fp32 = exported("onnxruntime", "residual"), exported("onnxruntime", "residual", "fp32")
+    result = profile(artifact.path, HOST, per_op=False, reference=Reference(artifact.path))
+    assert result.to_reference == pytest.approx(1, rel=0.25)
+    assert result.reference_s is not None and "stretches_kept" in result.environment
+    alone = profile(fp32.path, HOST, per_op=False)
+    assert alone.to_reference is None and "others_cpus_max" in alone.environment
+
+
+def test_what_the_reference_saw_is_left_out_and_said(exported: Any, scripted: Any) -> None:
+    path = exported("tflite", "residual").path
+    scripted(paired_document([1e-3] * 40 + [2e-3] * 8 + [1e-3] * 12))
+    result = profile(path, HOST, per_op=False, reference=Reference(path))
+    assert result.cost.latency_s == pytest.approx(0.5e-3) and result.to_reference == pytest.approx(0.5)
+    assert any("15 % of the run left out: the dense file" in note for note in result.notes)
+    assert result.reference_s == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("speed", [0.8, 1.25])
+def test_an_unusual_speed_of_the_machine_takes_further_attempts(exported: Any, scripted: Any, speed: float) -> None:
+    path = exported("tflite", "residual").path
+    unusual, further = paired_document([speed * 1e-3] * 60), paired_document([speed**2 * 1e-3] * 60)
+    beside = Reference(path, 1e-3)
+    asked = scripted(unusual, paired_document([1.02e-3] * 60))
+    assert profile(path, HOST, per_op=False, reference=beside).cost.latency_s == pytest.approx(0.51e-3)
+    assert len(asked) == 2
+    asked = scripted(further, unusual, further)
+    closest = profile(path, HOST, per_op=False, reference=beside)
+    assert closest.cost.latency_s == pytest.approx(speed * 0.5e-3) and len(asked) == 3
+    assert any(f"{speed - 1:+.0%}".replace("%", " %") + " of its usual time" in note for note in closest.notes)
+
+
+def test_a_run_in_which_too_much_is_left_out_is_repeated_and_then_refused(exported: Any, scripted: Any) -> None:
+    path = exported("tflite", "residual").path
+    scripted(paired_document([1e-3] * 35 + [2e-3] * 25), paired_document([1e-3] * 60))
+    beside = Reference(path, 1e-3)
+    assert profile(path, HOST, per_op=False, reference=beside).cost.latency_s == pytest.approx(0.5e-3)
+    scripted(*[paired_document([1e-3] * 35 + [2e-3] * 25)] * 2)
+    with pytest.raises(MeasurementError, match="and was far slower than usual in 42 % of it"):
+        profile(path, HOST, reference=beside)
 
 
 def test_a_throttling_flag_that_appears_is_a_disturbance(exported: Any, scripted: Any) -> None:

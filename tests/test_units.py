@@ -10,10 +10,12 @@ from edgeprune.errors import UsageError
 from edgeprune.units import (
     Drop,
     format_count,
+    format_energy,
     format_size,
     format_time,
     parse_count,
     parse_drop,
+    parse_energy,
     parse_size,
     parse_time,
 )
@@ -101,3 +103,11 @@ def test_a_shown_time_reads_back_within_its_digits(seconds: float) -> None:
 
 def test_a_drop_prints_as_it_was_written() -> None:
     assert (str(Drop(amount=0.01, kind="points")), str(Drop(amount=0.02, kind="relative"))) == ("1pp", "2%")
+
+
+def test_energy_needs_its_unit() -> None:
+    assert parse_energy("5mJ") == 5e-3 and parse_energy("300 uJ") == pytest.approx(3e-4)
+    assert [format_energy(value) for value in (2.0, 3.9e-3, 4.2e-5, 7e-9)] == ["2 J", "3.9 mJ", "42 µJ", "7 nJ"]
+    for text in ("5", "5mW", "0mJ"):
+        with pytest.raises(UsageError, match="energy: '"):
+            parse_energy(text)

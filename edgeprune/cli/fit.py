@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -44,6 +44,7 @@ def fit(
     ram: options.Ram = None,
     size: options.Size = None,
     macs: options.Macs = None,
+    energy: options.Energy = None,
     max_drop: options.MaxDrop = None,
     epochs: options.Epochs = None,
     rounds: Annotated[int | None, typer.Option(metavar="N", help="At most so many plans are trained.")] = None,
@@ -84,6 +85,7 @@ def fit(
         budget__ram=ram,
         budget__size=size,
         budget__macs=macs,
+        budget__energy=energy,
         budget__max_drop=max_drop,
         fit__epochs=epochs,
         fit__rounds=rounds,
@@ -96,17 +98,14 @@ def fit(
     )
     if resume is not None:
         _check_alone(given, config, budget_only)
-        record = _resume(resume, quiet=quiet, debug=debug)
-    else:
-        spec = _spec(config, given, budget_only)
-        if dry_run:
-            return _show_job(spec)
-        if budget_only:
-            file = plan or (out and out / "plan.json")
-            raise typer.Exit(show_plan(spec, sizes, file, json=json, quiet=quiet, debug=debug))
-        record = _fit(spec, quiet=quiet, debug=debug)
-    _show(record, json=json)
-    raise typer.Exit(record.exit_code)
+        _end(_resume(resume, quiet=quiet, debug=debug), json=json)
+    spec = _spec(config, given, budget_only)
+    if dry_run:
+        return _show_job(spec)
+    if budget_only:
+        file = plan or (out and out / "plan.json")
+        raise typer.Exit(show_plan(spec, sizes, file, json=json, quiet=quiet, debug=debug))
+    _end(_fit(spec, quiet=quiet, debug=debug), json=json)
 
 
 def _spec(config: Path | None, given: dict[str, Any], budget_only: bool) -> Spec:
@@ -136,11 +135,11 @@ def _shape_of(text: str | None, plan: Path | None, budget_only: bool) -> tuple[i
 
 def _check_budget(spec: Spec) -> None:
     budget = spec.budget
-    if all(limit is None for limit in (budget.latency, budget.ram, budget.size, budget.macs)):
+    if all(limit is None for limit in (budget.latency, budget.ram, budget.size, budget.macs, budget.energy)):
         raise UsageError(
             "no budget: nothing says how small or fast the model must be",
             where="fit",
-            hint="add --latency 20ms, --ram 256KiB, --size 1MB or --macs 40M, and --target NAME",
+            hint="add --latency 20ms, --ram 256KiB, --size 1MB, --energy 5mJ or --macs 40M, and --target NAME",
         )
 
 
@@ -160,10 +159,12 @@ def _resume(path: Path, *, quiet: bool, debug: bool) -> FitRecord:
         return pipeline.resume(path, progress(quiet=quiet))
 
 
-def _show(record: FitRecord, *, json: bool) -> None:
+def _end(record: FitRecord, *, json: bool) -> NoReturn:
+    """Print the record and end with its exit code."""
     from edgeprune.report.summary import summary
 
     typer.echo(record.to_json() if json else summary(record), nl=False)
+    raise typer.Exit(record.exit_code)
 
 
 @contextlib.contextmanager

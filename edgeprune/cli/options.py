@@ -46,6 +46,9 @@ Size = Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Limit 
 Macs = Annotated[
     str | None, typer.Option("--macs", metavar="COUNT", help="Limit on multiply-accumulates of the design: 40M.")
 ]
+Energy = Annotated[
+    str | None, typer.Option("--energy", metavar="ENERGY", help="Limit on one inference, where power is known: 5mJ.")
+]
 Freeze = Annotated[
     list[str] | None,
     typer.Option("--freeze", metavar="PATTERN", help="Layers that stay whole, such as layer3.*; repeatable."),

@@ -88,9 +88,18 @@ def _facts(target: Target) -> str:
         ("cpu", f"{cpu.cores} x {cpu.core}{clock}, {cpu.isa}"),
         ("ram", _ram(target)),
         ("flash", format_size(memory.flash_bytes) if memory.flash_bytes else "not fixed"),
+        ("power", _power(target)),
         ("latency", target.latency),
     ]
     return "\n".join(f"{key:<8} {value}" for key, value in facts)
+
+
+def _power(target: Target) -> str:
+    power = target.power
+    if power is None:
+        return "not published: no limit on energy"
+    ends = f"{power.low_w * 1e3:.3g} to {power.high_w * 1e3:.3g} mW"
+    return f"{power.typical_w * 1e3:.3g} mW while computing ({ends} in {power.results} results)"
 
 
 def _ram(target: Target) -> str:

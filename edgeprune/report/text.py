@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeprune.cost import Source
 from edgeprune.documents import BudgetRow, FitRecord, IntervalNs, MetricRow
-from edgeprune.units import format_count, format_size, format_time
+from edgeprune.units import format_count, format_energy, format_size, format_time
 
 UNKNOWN = "–"
 
@@ -53,6 +53,8 @@ def budget_text(budget: BudgetRow) -> str:
         limits.append(f"RAM {format_size(budget.ram_bytes)}")
     if budget.size_bytes is not None:
         limits.append(f"size {format_size(budget.size_bytes)}")
+    if budget.energy_nj is not None:
+        limits.append(f"energy {format_energy(budget.energy_nj * 1e-9)}")
     if budget.macs is not None:
         limits.append(f"MACs {format_count(budget.macs)}")
     if budget.max_drop is not None:

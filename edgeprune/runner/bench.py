@@ -3,7 +3,8 @@
     python bench.py --runtime tflite --model model.tflite --threads 1 --min-runs 200 --min-time 1.0
 
 Needs numpy and one of ai-edge-litert, tflite-runtime, onnxruntime, openvino. Several --model options are timed in
-turns, so that they meet the same state of the machine. Exit status 7: the runtime is not installed.
+turns, so that they meet the same state of the machine. A --reference is another file of the same runtime, run between
+stretches of the model: its times say how fast the machine was meanwhile. Exit status 7: the runtime is not installed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ EXIT_NO_RUNTIME = 7
 WARM_UP_S, WARM_UP_CAP_S, WARM_UP_RUNS, SETTLED = 0.5, 10.0, 5, 0.02
 SLICE_S = 0.1
 TURN_S = 0.02  # one model's turn when several are timed
+REFERENCE_TURN_S = 0.03  # the reference's turn, and the shortest of the model beside it
 
 Array = Any
 Call = Callable[[], Any]
@@ -248,6 +250,41 @@ def measure(call: Call, min_runs: int, min_time_s: float, max_time_s: float) -> 
             return samples, slices
 
 
+def measure_beside(
+    call: Call, reference: Call, min_runs: int, min_time_s: float, max_time_s: float
+) -> tuple[list[int], list[list[float]]]:
+    """Nanoseconds of every run, and [runs, median of the reference after them] of every stretch.
+
+    A stretch is no shorter than the reference's turn was, so that a slow reference takes at most half of the time.
+    At least `min_runs` and `min_time_s` of the model itself, whatever happens no longer than the cap in all.
+    """
+    samples: list[int] = []
+    stretches: list[list[float]] = []
+    begin = time.perf_counter()
+    own_s, length_s = 0.0, REFERENCE_TURN_S
+    while True:
+        call()  # the caches belong to the reference
+        own = turn(call, length_s)
+        call_s = sum(own) * 1e-9
+        begun = time.perf_counter()
+        reference()
+        beside = turn(reference, REFERENCE_TURN_S)
+        now = time.perf_counter()
+        length_s, own_s = max(REFERENCE_TURN_S, now - begun), own_s + call_s
+        samples += own
+        stretches.append([len(own), statistics.median(beside)])
+        if (len(samples) >= min_runs and own_s >= min_time_s) or now - begin > max_time_s:
+            return samples, stretches
+
+
+def turn(call: Call, length_s: float) -> list[int]:
+    """Nanoseconds of runs one after the other, for at least so long."""
+    begin, samples = time.perf_counter(), [timed(call)]
+    while time.perf_counter() - begin < length_s:
+        samples.append(timed(call))
+    return samples
+
+
 def busy_s() -> float:
     """CPU seconds that anybody used since the system started, time stolen by other virtual machines included."""
     lines = _read("/proc/stat").splitlines()
@@ -263,12 +300,8 @@ def interleave(calls: list[Call], min_runs: int, min_time_s: float, max_time_s: 
     begin = time.perf_counter()
     while True:
         for call, own in zip(calls, samples):
-            turn = time.perf_counter()
             call()  # the caches belong to the model before
-            while True:
-                own.append(timed(call))
-                if time.perf_counter() - turn > TURN_S:
-                    break
+            own += turn(call, TURN_S)
         elapsed = time.perf_counter() - begin
         enough = min(map(len, samples)) >= min_runs and elapsed >= min_time_s * len(calls)
         if enough or elapsed > max_time_s:
@@ -286,11 +319,19 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     before = machine_state()
     gc.disable()
     warm = [warm_up(call) for call in calls] if len(calls) == 1 else [warm_up(lambda: [call() for call in calls])]
-    peak = peak_rss_bytes()  # before the list of timings grows
+    peak = peak_rss_bytes()  # before the list of timings grows and the reference is loaded
+    reference: Call | None = None
+    if options.reference:
+        reference, _ = LOADERS[options.runtime](options.reference, options.threads, samples)
+        warm_up(reference)
     cpu_begin, wall_begin = time.process_time(), time.perf_counter()
     limits = options.min_runs, options.min_time, options.max_time
     slices: list[list[float]] = []
-    if len(calls) == 1:
+    stretches: list[list[float]] = []
+    if reference is not None:
+        samples_ns, stretches = measure_beside(calls[0], reference, *limits)
+        timings = [samples_ns]
+    elif len(calls) == 1:
         samples_ns, slices = measure(calls[0], *limits)
         timings = [samples_ns]
     else:
@@ -309,6 +350,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         "warm_up": warm[0],
         "samples_ns": timings,
         "slices": slices,
+        "stretches": stretches,
         "wall_s": wall_s,
         "peak_rss_bytes": peak,
         "empty_rss_bytes": empty_rss_bytes(options.runtime),
@@ -331,10 +373,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--min-time", type=float, default=1.0, help="seconds per model")
     parser.add_argument("--max-time", type=float, default=120.0, help="seconds in all")
     parser.add_argument("--inputs", help=".npy with samples (n, ...) float32, images NCHW; noise when not given")
+    parser.add_argument("--reference", help="another file of the runtime, timed between stretches of the only model")
     parser.add_argument("--empty", action="store_true", help="load the runtime only and print the peak memory")
     options = parser.parse_args(arguments)
     if not options.empty and not options.model:
         parser.error("--model is missing")
+    if options.reference and len(options.model) > 1:
+        parser.error("--reference goes with one --model")
     return options
 
 

@@ -2,7 +2,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from edgeprune import backends
 from edgeprune.conversion import onnx_file
@@ -52,3 +54,13 @@ def test_ranges_of_the_policy_are_those_in_the_file(exported: Any, small_net: An
 def test_answers_do_not_depend_on_the_number_of_threads(exported: Any, small_net: Any) -> None:
     path, samples = exported("onnxruntime", "excite").path, small_net("excite").samples[:4]
     assert np.array_equal(onnxruntime.load(path, 1).run(samples), onnxruntime.load(path, 2).run(samples))
+
+
+def test_weights_leave_a_bit_free_so_that_no_cpu_saturates(exported: Any) -> None:
+    """Two products of a byte and a weight must fit 16 bits: some x86 kernels add them there."""
+    model = onnx.load(exported("onnxruntime", "residual").path)
+    weights = [numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    kernels = [values for values in weights if values.ndim > 1]
+    assert len(kernels) >= 4
+    assert max(int(np.abs(values.astype(int)).max()) for values in kernels) == 64
+    assert 2 * 255 * 64 < 2**15

@@ -42,6 +42,21 @@ def test_a_model_without_data_is_planned_by_its_weights(command: Command, model:
     assert row.what == "macs" and row.planned == document.planned.macs
 
 
+def test_energy_is_a_limit_where_power_is_known(command: Command, model: str) -> None:
+    line = f"{model.replace('rpi4', 'nucleo-l4r5zi')} --energy 1.5mJ --json"
+    document = BudgetPlan.model_validate_json(command(*line.split()).out)
+    assert document.verdict == "feasible" and document.budget.energy_nj == 1_500_000
+    assert document.planned.latency_interval_ns is not None and document.dense.latency_interval_ns is not None
+    assert (
+        document.planned.latency_interval_ns[1] * 0.0698 <= 1_500_000 < document.dense.latency_interval_ns[1] * 0.0698
+    )
+    assert any("energy: 1.5 mJ at up to 69.8 mW" in note for note in document.notes)
+    assert any("per inference, estimated" in note for note in document.notes)
+    refused = command(*f"{model} --energy 5mJ".split())
+    assert refused.code == 2 and "nothing is known of the power of rpi4" in refused.err
+    assert "energy 1.5 mJ" in command(*line.removesuffix(" --json").split()).out
+
+
 def test_all_limits_hold_at_once_and_frozen_layers_stay(command: Command, model: str) -> None:
     line = f"{model} --macs 800k --ram 8KiB --size 30kB --latency 1s --freeze 3 --json"
     document = BudgetPlan.model_validate_json(command(*line.split()).out)

@@ -51,3 +51,9 @@ def test_an_alias_is_shown_and_an_unknown_name_gets_near_ones(command: Command) 
     assert "disco-f746ng" in command("targets", "show", "stm32f746").out
     done = command("targets", "show", "rpi")
     assert done.code == 2 and "unknown target 'rpi'" in done.err and "rpi4" in done.err
+
+
+def test_the_power_behind_a_limit_on_energy_is_shown(command: Command) -> None:
+    shown = command("targets", "show", "nucleo-l4r5zi").out
+    assert "power    46 mW while computing (39.2 to 69.8 mW in 24 results)" in shown
+    assert "power    not published: no limit on energy" in command("targets", "show", "rpi4").out

@@ -69,6 +69,36 @@ def test_several_models_are_timed_in_turns(exported: Any) -> None:
     assert document["models"] == [path, path]
 
 
+def test_a_reference_is_timed_after_every_stretch(exported: Any) -> None:
+    path, other = (str(exported("onnxruntime", "residual", kind).path) for kind in ("int8", "fp32"))
+    quick = ["--min-runs", "20", "--min-time", "0.2"]
+    document = bench.bench(bench.parse(["--runtime", "onnxruntime", "--model", path, "--reference", other, *quick]))
+    (samples,) = document["samples_ns"]
+    assert sum(runs for runs, _ in document["stretches"]) == len(samples) >= 20
+    assert sum(samples) >= 0.2e9 and len(document["stretches"]) >= 4
+    assert all(reference > 0 for _, reference in document["stretches"]) and document["slices"] == []
+
+
+def test_a_slow_reference_takes_no_more_time_than_the_model() -> None:
+    spent = {"model": 0.0, "reference": 0.0}
+
+    def sleeping(name: str, seconds: float) -> bench.Call:
+        def call() -> None:
+            bench.time.sleep(seconds)
+            spent[name] += seconds
+
+        return call
+
+    samples, stretches = bench.measure_beside(sleeping("model", 0.002), sleeping("reference", 0.05), 50, 0.0, 9.0)
+    assert len(samples) >= 50 and len(stretches) >= 2
+    assert spent["reference"] <= 2 * spent["model"] + 0.2
+
+
+def test_a_reference_goes_with_one_model() -> None:
+    done = run("--runtime", "tflite", "--model", "a", "--model", "b", "--reference", "c")
+    assert done.returncode == 2 and b"--reference goes with one --model" in done.stderr
+
+
 def test_a_runtime_that_is_not_installed_ends_with_status_7(tmp_path: Path) -> None:
     (tmp_path / "openvino.py").write_text("raise ImportError('not here')")
     done = run("--runtime", "openvino", "--model", "m.xml", env={"PYTHONPATH": str(tmp_path)})
