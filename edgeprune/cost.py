@@ -100,6 +100,32 @@ class OpCost(Value):
     kind: str
     latency_s: float | None
     macs: int
+    instructions: int | None = None  # executed, where they were counted
+
+
+class Counts(Value):
+    """What executing a C library on an emulated core showed, exactly but for the cycles.
+
+    Attributes:
+        instructions: Executed by one inference, of the inputs tried the most.
+        cycles: From, to; None where nothing is known of the core.
+        arena_bytes, arena_bound_bytes: Memory for activations, and what is proven that no plan can go below.
+        stack_bytes: The deepest the stack went.
+        flash_bytes: Code, weights and constants.
+        mismatches: Output values that differ from the reference kernels, over `compared` inputs; None where the file
+            that the library was made from is not at hand.
+    """
+
+    instructions: int
+    cycles: tuple[int, int] | None
+    arena_bytes: int
+    arena_bound_bytes: int
+    stack_bytes: int
+    flash_bytes: int
+    code_bytes: int
+    weights_bytes: int
+    mismatches: int | None
+    compared: int
 
 
 class Measurement(Value):
@@ -125,6 +151,7 @@ class Measurement(Value):
     reference_s: float | None = None
     load_s: float | None = None
     ops: tuple[OpCost, ...] = ()
+    counts: Counts | None = None
     environment: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 

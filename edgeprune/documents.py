@@ -198,6 +198,7 @@ class OpRow(Value):
     type: str
     ns: int | None
     macs: int
+    instructions: int | None = None  # where they were counted
 
 
 class TimingRow(Value):
@@ -357,6 +358,16 @@ class ProfileRecord(Value):
     ram_bytes: int | None
     ram_kind: RamKind | None
     size_bytes: int | None
+    instructions: int | None = None
+    cycles: tuple[int, int] | None = None
+    arena_bytes: int | None = None
+    arena_bound_bytes: int | None = None
+    stack_bytes: int | None = None
+    flash_bytes: int | None = None
+    code_bytes: int | None = None
+    weights_bytes: int | None = None
+    mismatches: int | None = None  # output values that differ from the reference kernels
+    compared: int | None = None  # inputs on which they were compared
     ops: tuple[OpRow, ...]
     artifact: Path
     target: str
@@ -424,7 +435,8 @@ def figure(cost: Cost, target: str, *, runtime: str = "", threads: int | None = 
 def op_rows(measurement: Measurement) -> tuple[OpRow, ...]:
     """The per-operator table of a measurement."""
     return tuple(
-        OpRow(name=op.name, type=op.kind, ns=nanoseconds(op.latency_s), macs=op.macs) for op in measurement.ops
+        OpRow(name=op.name, type=op.kind, ns=nanoseconds(op.latency_s), macs=op.macs, instructions=op.instructions)
+        for op in measurement.ops
     )
 
 
@@ -445,6 +457,7 @@ def profile_record(measurement: Measurement, artifact: Path) -> ProfileRecord:
         ram_bytes=cost.ram_bytes,
         ram_kind=cost.ram_kind,
         size_bytes=cost.size_bytes,
+        **({} if measurement.counts is None else measurement.counts.model_dump()),
         ops=op_rows(measurement),
         artifact=artifact,
         target=measurement.target,
