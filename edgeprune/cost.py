@@ -25,9 +25,9 @@ class Cost(Value):
     """The cost of one graph or artifact on one target.
 
     `latency_s` is what a verdict uses: for measured runs the 99 % upper confidence bound of the budget's
-    percentile, for estimates the model's central value. `latency_interval_s` is (low, high): the 80 % interval of
-    an estimate, or the confidence bounds of a measured percentile. None is "this source cannot know". `macs` are
-    counted in the design, whatever the source of the rest.
+    percentile, for everything else the central value. `latency_interval_s` is (low, high): the 80 % interval of an
+    estimate, what the counted instructions of an emulated run may take, or the confidence bounds of a measured
+    percentile. None is "this source cannot know". `macs` are counted in the design, whatever the source of the rest.
     """
 
     source: Source
@@ -40,8 +40,8 @@ class Cost(Value):
 
     @property
     def latency_upper_s(self) -> float | None:
-        """The latency a verdict must be able to defend: the upper end of an estimate's interval."""
-        if self.source is Source.ESTIMATED and self.latency_interval_s is not None:
+        """The latency a verdict must be able to defend: the upper end of the interval of what was not measured."""
+        if self.source is not Source.MEASURED and self.latency_interval_s is not None:
             return self.latency_interval_s[1]
         return self.latency_s
 
