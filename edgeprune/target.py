@@ -22,19 +22,35 @@ FOLDER_VARIABLE = "EDGEPRUNE_TARGETS"
 
 
 class Cpu(Value):
-    """The cores an inference runs on."""
+    """The cores an inference runs on.
+
+    Attributes:
+        flash_wait_states: Cycles that a read of flash waits at this clock where no cache holds it.
+        flash_line_bytes: Bytes that each such read brings.
+    """
 
     core: str
     cores: int = Field(ge=1)
     clock_hz: int | None = Field(None, gt=0)
     isa: str
+    flash_wait_states: int | None = Field(None, ge=0)
+    flash_line_bytes: int | None = Field(None, gt=0)
 
 
 class Memory(Value):
-    """What there is for the model; None where it is not a fixed fact (this machine)."""
+    """What there is for the model; None where it is not a fixed fact (this machine).
+
+    Attributes:
+        flash_address: Where a microcontroller's flash begins.
+        ram_address: Where its largest piece of RAM begins.
+        ram_block_bytes: The size of that piece, where it is not all of `ram_bytes`.
+    """
 
     ram_bytes: int | None = Field(None, gt=0)
     flash_bytes: int | None = Field(None, gt=0)
+    flash_address: int | None = Field(None, ge=0, lt=1 << 32)
+    ram_address: int | None = Field(None, ge=0, lt=1 << 32)
+    ram_block_bytes: int | None = Field(None, gt=0)
 
 
 class Runtime(Value):

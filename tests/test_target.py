@@ -48,6 +48,7 @@ def test_the_promised_targets_are_there() -> None:
     boards = {"rpi3b-plus", "rpi4", "rpi5", "rpi-zero2w", "odroid-n2plus", "rk3399", "rk3588", "jetson-nano"}
     phones = {"pixel1", "pixel2", "pixel3", "pixel4", "snapdragon-855", "snapdragon-865", "kirin-970", "kirin-990"}
     cortex_m = {"nucleo-l4r5zi", "nucleo-h7a3zi", "nucleo-u575zi", "nrf5340dk", "disco-f746ng", "stm32h743"}
+    cortex_m |= {"nucleo-g0b1re", "mps3-an547"}
     others = {"host", "celeron-n5105", "stm32h747", "esp32-s3", "ek-ra8d1"}
     assert boards | phones | cortex_m | others <= set(target_names())
     assert load_target("stm32f746").name == "disco-f746ng"
@@ -66,6 +67,16 @@ def test_facts_of_a_device_are_cited(target: Target) -> None:
     facts += [f"memory.{key}" for key, value in target.memory if value is not None]
     assert [fact for fact in facts if not cited(target, fact)] == []
     assert all(source.document for source in target.source)
+
+
+def test_a_cortex_m_says_where_its_memories_begin(target: Target) -> None:
+    if "Cortex-M" not in target.cpu.core or target.name == "ek-ra8d1":
+        return
+    memory = target.memory
+    assert memory.flash_address is not None and memory.ram_address is not None
+    assert 0x2000_0000 <= memory.ram_address < 0x4000_0000
+    assert memory.ram_block_bytes is None or memory.ram_block_bytes < (memory.ram_bytes or 0)
+    assert (target.cpu.flash_wait_states is None) == (target.cpu.flash_line_bytes is None)
 
 
 def test_runtimes_of_a_target_have_sane_threads_and_steps(target: Target) -> None:
@@ -117,7 +128,8 @@ def test_the_target_that_the_page_shows_is_one(tmp_path: Path) -> None:
     (block,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "my-board.toml").write_text(block)
     shown = load_target(str(tmp_path / "my-board.toml"))
-    assert all(cited(shown, f"cpu.{key}") for key, _ in shown.cpu) and cited(shown, "memory.ram_bytes")
+    assert all(cited(shown, f"cpu.{key}") for key, value in shown.cpu if value is not None)
+    assert cited(shown, "memory.ram_bytes")
     assert shown.runtime().threads == shown.cpu.cores
 
 
