@@ -47,7 +47,12 @@ class Extra:
 EXTRAS = (
     Extra("tflite", ("litert-torch", "ai-edge-quantizer", "ai-edge-litert"), "export to TFLite", "~950 MB installed"),
     Extra("openvino", ("openvino",), "export to OpenVINO and its runtime", "~180 MB installed"),
-    Extra("mcu", ("ai-edge-litert",), "the TFLite runtime alone, for microcontroller files", "~60 MB installed"),
+    Extra(
+        "mcu",
+        ("ai-edge-litert", "unicorn", "capstone", "pyelftools", "ziglang"),
+        "the TFLite runtime, and a compiler and an emulator for microcontrollers",
+        "~540 MB installed",
+    ),
     Extra("cluster", ("distributed",), "sweeps on machines of a Dask cluster", "~35 MB installed"),
 )
 
