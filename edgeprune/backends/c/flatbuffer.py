@@ -19,7 +19,7 @@ from edgeprune.errors import UnsupportedError, UsageError
 Format = Literal["?", "b", "B", "h", "H", "i", "I", "q", "Q", "f"]  # as in `struct`
 
 _WORK = 2**22  # elements and characters read; a microcontroller's model has thousands
-_TABLE_WORK = 64  # elements that take as long to read as a table
+_TABLE_WORK = 256  # elements that take as long to read as a table and what it describes
 
 
 def damaged(what: str) -> UsageError:
@@ -40,7 +40,7 @@ class Content:
         Raises:
             UsageError: It does not lie in the file.
         """
-        return self.table(self.number(0, "I"))
+        return self.table(self.integer(0, "I"))
 
     def number(self, at: int, form: Format) -> int | float:
         """The number at a place in the file."""

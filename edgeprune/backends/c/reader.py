@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.backends.c.flatbuffer import Content, Table, damaged
-from edgeprune.backends.c.model import Model, Operator, Tensor
+from edgeprune.backends.c.model import Model, Operator
 from edgeprune.backends.c.options import names_of, read_options
 from edgeprune.backends.c.shapes import check_shapes
 from edgeprune.backends.c.signatures import SIGNATURES, check_signature
@@ -25,6 +25,7 @@ _IDENTIFIER, _VERSION = b"TFL3", 3
 _MOST_BYTES = 2**26  # of a file: many times what fits any microcontroller
 _FLOATS = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16", "COMPLEX64", "COMPLEX128", "FLOAT8_E4M3FN", "FLOAT8_E5M2")
 _NO_TENSOR = -1
+_OPERAND_WORK = 32  # elements that take as long to read as the checks of one operand
 _INT8_HINT = "convert with int8 inputs and outputs, and a calibration set"
 
 
@@ -140,6 +141,7 @@ def _code(table: Table, names: Any) -> tuple[str, int]:
 def _operator(table: Table, kind: str, version: int, schema: Any) -> Operator:
     inputs = tuple(None if index == _NO_TENSOR else index for index in table.integers(1) or ())
     outputs, intermediates = table.integers(2) or (), table.integers(8) or ()
+    table.content.charge(_OPERAND_WORK * (len(inputs) + len(outputs) + len(intermediates)))
     if kind in _CONVERSIONS:
         return Operator(kind, inputs, outputs)
     signature = SIGNATURES[kind]
@@ -199,10 +201,9 @@ def _listed(words: Sequence[str]) -> str:
 
 def _check_connections(model: Model) -> None:
     """Each tensor is made once, before it is read: constant, an input, a state of one operator, or an output of one."""
-    made = set(model.inputs)
+    made: set[int] = set()
     for index in model.inputs:
-        if model.tensors[index].data is not None or model.tensors[index].variable:
-            raise _wrong_tensor(model.tensors, index, "is an input of the model, so it cannot be constant or a state")
+        _make(model, index, made, "an input of the model", "")
     states: set[int] = set()
     for position, operator in enumerate(model.operators):
         where = _where(position, operator.kind)
@@ -210,21 +211,28 @@ def _check_connections(model: Model) -> None:
             tensor = model.tensors[index]
             if tensor.variable:
                 if index in states:
-                    raise _wrong_tensor(model.tensors, index, "is a state of two operators", where)
+                    raise _wrong_tensor(model, index, "is a state of two operators", where)
                 states.add(index)
             elif tensor.data is None and index not in made:
-                raise _wrong_tensor(model.tensors, index, "is read before anything makes it", where)
+                raise _wrong_tensor(model, index, "is read before anything makes it", where)
         for index in operator.outputs:
-            tensor = model.tensors[index]
-            if index in made or tensor.data is not None or tensor.variable:
-                raise _wrong_tensor(model.tensors, index, "is made twice, or constant, or empty", where)
-            made.add(index)
+            _make(model, index, made, "an output", where)
     for index in model.outputs:
         if index not in made or index in model.inputs:
-            raise _wrong_tensor(model.tensors, index, "is an output of the model that no operator makes")
+            raise _wrong_tensor(model, index, "is an output of the model that no operator makes")
 
 
-def _wrong_tensor(tensors: Sequence[Tensor], index: int, what: str, where: str = "") -> UsageError:
-    error = damaged(f"tensor {index} {tensors[index].name[:80]!r} {what}")
+def _make(model: Model, index: int, made: set[int], role: str, where: str) -> None:
+    tensor = model.tensors[index]
+    if index in made:
+        raise _wrong_tensor(model, index, "is made twice", where)
+    if tensor.variable or tensor.data is not None:
+        kind = "a state" if tensor.variable else "constant" if tensor.size else "empty"
+        raise _wrong_tensor(model, index, f"is {role}, yet {kind}", where)
+    made.add(index)
+
+
+def _wrong_tensor(model: Model, index: int, what: str, where: str = "") -> UsageError:
+    error = damaged(f"tensor {index} {model.tensors[index].name[:80]!r} {what}")
     error.where = where
     return error

@@ -16,6 +16,7 @@ from edgeprune.backends.c.signatures import SIGNATURES
 Random = np.random.Generator
 Shape = tuple[int, ...]
 
+KINDS = sorted(SIGNATURES)
 _PROBABILITIES = Quantization((1 / 256,), (-128,))
 _UNIT = Quantization((1 / 128,), (0,))
 

@@ -155,13 +155,24 @@ QUANTIZATION.detailsType, QUANTIZATION.details = 1, schema.CustomQuantizationT()
         (_set(TENSOR + "shape", [2, -1]), UsageError, "is negative"),
         (_set(TENSOR + "shape", [2**31 - 1, 2**31 - 1]), UnsupportedError, "it takes more than 268,435,456 bytes"),
         (_set(TENSOR + "shape", [0] + [2**31 - 1] * 7), UnsupportedError, "it takes more than 268,435,456 bytes"),
-        (_set(TENSOR + "isVariable", True), UsageError, "cannot be constant or a state"),
+        (_set(TENSOR + "isVariable", True), UsageError, "is an input of the model, yet a state"),
     ],
 )
 def test_what_a_file_claims_is_held_against_it(
     edit: Edit, kind: type[EdgepruneError], message: str, tmp_path: Path
 ) -> None:
     refused(edited(example("TANH", random()), tmp_path / "model.tflite", edit), kind, message)
+
+
+def test_more_than_a_small_model_holds_is_refused_at_once(tmp_path: Path) -> None:
+    model, path = example("CONCATENATION", random()), tmp_path / "model.tflite"
+    many = with_operator(model, inputs=(0,) * 150_000)
+    refused(write(many, path), UnsupportedError, "lists more than 4,194,304 elements", "operator 0 (CONCATENATION)")
+
+    def add_tensors(root: Any) -> None:
+        root.subgraphs[0].tensors += [schema.TensorT()] * 20_000
+
+    refused(edited(model, path, add_tensors), UnsupportedError, "lists more than 4,194,304 elements")
 
 
 # Shapes.
@@ -373,7 +384,7 @@ def _convolution() -> Model:
 
 
 def test_the_convolution_itself_is_read(tmp_path: Path) -> None:
-    read(write(_convolution(), tmp_path / "model.tflite"))
+    assert read(write(_convolution(), tmp_path / "model.tflite")).operators[0].kind == "CONV_2D"
 
 
 def test_scales_along_another_axis_than_the_channels_are_refused(tmp_path: Path) -> None:
@@ -409,14 +420,15 @@ def test_operators_are_in_order_and_make_each_tensor_once(tmp_path: Path) -> Non
 
 def test_a_constant_is_not_an_input_and_not_made(tmp_path: Path) -> None:
     model, path = _convolution(), tmp_path / "model.tflite"
-    refused(write(replace(model, inputs=(0, 1)), path), UsageError, "cannot be constant or a state")
-    refused(write(with_operator(model, outputs=(1,)), path), UsageError, "made twice, or constant")
-    refused(write(with_tensor(model, 3, shape=(0,)), path), UsageError, "or empty")
+    refused(write(replace(model, inputs=(0, 1)), path), UsageError, "is an input of the model, yet constant")
+    refused(write(with_operator(model, outputs=(1,)), path), UsageError, "is an output, yet constant")
+    refused(write(with_operator(model, outputs=(0,)), path), UsageError, "is made twice")
+    refused(write(with_tensor(model, 3, shape=(0,)), path), UsageError, "is an output, yet empty")
 
 
 def test_an_empty_input_is_refused(tmp_path: Path) -> None:
     model = with_tensor(example("TANH", random()), 0, shape=(0, 2))
-    refused(write(model, tmp_path / "model.tflite"), UsageError, "cannot be constant or a state")
+    refused(write(model, tmp_path / "model.tflite"), UsageError, "is an input of the model, yet empty")
     model = example("GATHER", random())
     index = model.operators[0].inputs[1]
     assert index is not None
@@ -627,6 +639,15 @@ def test_shapes_that_do_not_go_together_are_refused(kind: str, tmp_path: Path) -
     assert index is not None
     wrong = with_tensor(model, index, shape=shape)
     refused(write(wrong, tmp_path / "model.tflite"), UsageError, message, f"operator 0 ({kind})")
+
+
+def test_a_transposed_convolution_makes_four_positive_sizes(tmp_path: Path) -> None:
+    model = example("TRANSPOSE_CONV", random())
+    index = model.operators[0].inputs[0]
+    assert index is not None
+    for sizes in ([1, 5, 5], [1, 0, 5, 1]):
+        wrong = with_tensor(model, index, shape=(len(sizes),), data=np.array(sizes, np.int32))
+        refused(write(wrong, tmp_path / "model.tflite"), UsageError, r"it makes \(.*\) with weights of shape")
 
 
 def test_a_single_index_lies_in_its_axis(tmp_path: Path) -> None:
