@@ -1,0 +1,104 @@
+"""Calls of the convolution kernels in `csrc/ep_conv.h`, for convolutions and for fully connected layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
+
+from edgeprune.backends.c.addition import addition
+from edgeprune.backends.c.lowering import Lowered, Step, Variant
+from edgeprune.backends.c.model import Model
+from edgeprune.backends.c.quantized import clamps
+from edgeprune.backends.c.rows import Rows, can_be_packed, packed, packed_rows, packed_steps, plain
+
+
+@dataclass(frozen=True)
+class Window:
+    """The members of the C structure `EP(window)`, in its order."""
+
+    batches: int
+    height: int
+    width: int
+    channels: int
+    depth: int
+    out_height: int
+    out_width: int
+    kernel_height: int
+    kernel_width: int
+    stride_y: int
+    stride_x: int
+    dilation_y: int
+    dilation_x: int
+    above: int
+    before: int
+    zero: int
+
+    def flat(self) -> Window:
+        """The same as one line of pixels where every patch is one pixel and none is left out."""
+        shape, out_shape = (self.height, self.width), (self.out_height, self.out_width)
+        if (self.kernel_height, self.kernel_width) != (1, 1) or shape != out_shape or self.above or self.before:
+            return self
+        pixels = self.batches * self.height * self.width
+        line = replace(self, batches=1, height=1, width=pixels, out_height=1, out_width=pixels)
+        return replace(line, stride_y=1, stride_x=1, dilation_y=1, dilation_x=1)
+
+
+def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows], variant: Variant) -> Lowered:
+    """The call of one step, with the addition that it may end in."""
+    operator = step.operator
+    output = model.tensor(operator.outputs[0])
+    low, high = clamps(operator, output)
+    window = window.flat()
+    is_packed = variant != "plain" and all(can_be_packed(group) for group in groups)
+    if is_packed:
+        constants, definitions = packed(groups, output.zero_point)
+        scratch_bytes = _packed_scratch(window, groups[0], step.added is None and (low, high) == (-128, 127))
+    else:
+        constants, definitions = plain(groups, output.zero_point, (low, high))
+        scratch_bytes = _plain_scratch(window, groups[0], step.added is None)
+    definitions += _structure("window", "window_{step}", [str(value) for value in astuple(window)])
+    if step.added is not None:
+        definitions += addition(model, step.added, operator.outputs[0]).definition("addition_{step}")
+    rows = len(groups[0].weights)
+    added = "&addition_{step}" if step.added is not None else "NULL"
+    members = [str(value) for value in (rows, rows * len(groups), low, high)]
+    definitions += _structure("results", "results_{step}", [*members, added])
+    other, overwrites = _other(model, step)
+    kernel, pointer = ("packed", "(int32_t *)(void *){scratch}") if is_packed else ("plain", "{scratch}")
+    arguments = ["{in0}", "{out0}", pointer if scratch_bytes else "NULL", other]
+    arguments += ["&window_{step}", "rows_{step}", "&results_{step}", str(len(groups))]
+    return Lowered(
+        call=f"EP(convolve_{kernel})({', '.join(arguments)});",
+        kernels=("ep_conv_packed" if is_packed else "ep_conv",),
+        constants=constants,
+        scratch_bytes=scratch_bytes,
+        definitions=definitions,
+        overwrites=overwrites,
+    )
+
+
+def _other(model: Model, step: Step) -> tuple[str, tuple[int, ...]]:
+    """The other summand in the call, and what the output may lie over: it, unless the convolution still reads it."""
+    if step.added is None:
+        return "NULL", ()
+    (source,) = model.activations(step.operator)
+    others = [index for index in step.added.inputs if index != step.operator.outputs[0]]
+    return ("{in0}", ()) if others == [source] else ("{in1}", (1,))
+
+
+def _packed_scratch(window: Window, group: Rows, are_results_last: bool) -> int:
+    """Bytes that `EP(convolve_packed)` asks for."""
+    steps, rows = packed_steps(group), packed_rows(group)
+    kept = 0 if are_results_last and rows == len(group.weights) else 2 * rows
+    return 16 * steps + kept + (4 * steps if window.depth % 4 else 0)
+
+
+def _plain_scratch(window: Window, group: Rows, are_results_last: bool) -> int:
+    """Bytes that `EP(convolve_plain)` asks for."""
+    rows, depth = group.weights.shape
+    is_run = (window.kernel_height, window.kernel_width, window.above, window.before) == (1, 1, 0, 0)
+    return int((0 if is_run else 2 * depth) + (0 if are_results_last else 2 * rows))
+
+
+def _structure(kind: str, name: str, members: Sequence[str]) -> str:
+    return f"static const struct EP({kind}) {name} = {{{{{', '.join(members)}}}}};\n"

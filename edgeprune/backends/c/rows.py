@@ -1,0 +1,172 @@
+"""Weights as rows that meet columns of input values: what `csrc/ep_conv.h` works from, on any core and on DSP ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeprune.backends import Array
+from edgeprune.backends.c.fixed_point import FixedPoint, fixed_point
+from edgeprune.backends.c.lowering import Constant
+from edgeprune.backends.c.model import Tensor
+from edgeprune.errors import UnsupportedError
+
+_BLOCK = 4  # rows that the packed kernels work on at once
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of one group.
+
+    Attributes:
+        weights: (rows, depth) int8.
+        sums: (rows,) int64, what each sum starts from: the bias, less the input's zero point times the row's sum.
+        factors: (rows,) of each row's sums to the output's steps.
+    """
+
+    weights: Array
+    sums: Array
+    factors: tuple[FixedPoint, ...]
+
+
+def check_weights(weights: Tensor, bias: Tensor | None) -> None:
+    """Refuse weights that no rows can be made of.
+
+    Raises:
+        UnsupportedError: They or the biases are computed, not int8 and int32, or not symmetric.
+    """
+    if weights.data is None or (bias is not None and bias.data is None):
+        raise UnsupportedError("weights or biases that are computed are not supported")
+    if weights.dtype != "int8":
+        raise UnsupportedError(f"weights of {weights.dtype} are not supported", hint="int8 ones are")
+    if bias is not None and bias.dtype != "int32":
+        raise UnsupportedError(f"biases of {bias.dtype} are not supported", hint="int32 ones are")
+    if weights.quantization is None or any(weights.quantization.zero_points):
+        raise UnsupportedError("weights whose zero point is not 0 are not supported")
+
+
+def rows_of(source: Tensor, weights: Tensor, bias: Tensor | None, output: Tensor, groups: int = 1) -> tuple[Rows, ...]:
+    """The rows of each group.
+
+    Args:
+        weights: (output channels, ...); what follows is in the order of a column's values.
+    """
+    assert weights.data is not None and weights.quantization is not None
+    matrix = weights.data.reshape(weights.shape[0], -1)  # (rows of all groups, depth)
+    starts = np.zeros(len(matrix), np.int64) if bias is None or bias.data is None else bias.data.astype(np.int64)
+    sums = starts - source.zero_point * matrix.astype(np.int64).sum(axis=1)
+    scales = weights.quantization.scales * (len(matrix) if len(weights.quantization.scales) == 1 else 1)
+    factors = tuple(fixed_point(source.scale * scale / output.scale) for scale in scales)
+    each = len(matrix) // groups
+    parts = [slice(first, first + each) for first in range(0, len(matrix), each)]
+    return tuple(Rows(matrix[part], sums[part], factors[part]) for part in parts)
+
+
+def plain(groups: Sequence[Rows], zero: int, clamps: tuple[int, int]) -> tuple[tuple[Constant, ...], str]:
+    """Constants, and the C structures `rows_{step}` of each group, for any core."""
+    shared = _shared(groups)
+    factors = groups[0].factors[:1] if shared else tuple(factor for group in groups for factor in group.factors)
+    constants = (
+        Constant("weights", np.concatenate([group.weights for group in groups])),
+        Constant("sums", _wrapped(np.concatenate([group.sums for group in groups]))),
+        Constant("rescales", np.array([(factor.multiplier, factor.shift) for factor in factors], np.int32)),
+    )
+    rows, depth = groups[0].weights.shape
+    step = 0 if shared else 2
+    members = [
+        f"{{{{{{weights}} + {at * rows * depth}, {{sums}} + {at * rows}, {{rescales}} + {at * rows * step}, "
+        f"{step}, {rows}, {depth}, {zero}, {clamps[0]}, {clamps[1]}}}}}"
+        for at in range(len(groups))
+    ]
+    return constants, _structures("plain_rows", members)
+
+
+def packed(groups: Sequence[Rows], zero: int) -> tuple[tuple[Constant, ...], str]:
+    """Constants, and the C structures `rows_{step}` of each group, for cores with the DSP instructions."""
+    shared = _shared(groups)
+    blocks = [_packed_blocks(group) for group in groups]
+    rescales = [_packed_rescales(group, zero) for group in groups[: 1 if shared else None]]
+    if shared:
+        rescales = [np.repeat(rescales[0][:1], _BLOCK, axis=0)]
+    constants = (
+        Constant("weights", np.concatenate(blocks)),
+        Constant("rescales", np.concatenate(rescales)),
+    )
+    size, steps = blocks[0].size, packed_steps(groups[0])
+    members = [
+        f"{{{{{{weights}} + {at * size}, {{weights}} + {(at + 1) * size}, "
+        f"{{rescales}} + {0 if shared else at * rescales[0].size}, {-12 * _BLOCK if shared else 0}, {steps}}}}}"
+        for at in range(len(groups))
+    ]
+    return constants, _structures("packed_rows", members)
+
+
+def packed_steps(group: Rows) -> int:
+    """Fours of values that a packed column has."""
+    return -(-int(group.weights.shape[1]) // 4)
+
+
+def packed_rows(group: Rows) -> int:
+    """Rows that the packed kernels compute: a multiple of four."""
+    return -(-len(group.weights) // _BLOCK) * _BLOCK
+
+
+def can_be_packed(group: Rows) -> bool:
+    """Whether the packed kernels are exact for any int8 input; `ep_conv.h` says why these are the bounds."""
+    weights = group.weights.astype(np.int64)
+    highest = group.sums + np.maximum(weights * 127, weights * -128).sum(axis=1)
+    lowest = group.sums + np.minimum(weights * 127, weights * -128).sum(axis=1)
+    largest = np.maximum(np.abs(highest), np.abs(lowest))
+    padded = _padded(group)
+    first, second = padded[0::2].astype(np.int64), padded[1::2].astype(np.int64)
+    return bool(
+        np.all(largest < 2**30)
+        and np.all(largest[1::2] < 2**23)
+        and np.all(second * 256 + first >= -(2**15))
+        and all(-22 <= factor.shift <= -1 or factor.multiplier == 0 for factor in group.factors)
+    )
+
+
+def _padded(group: Rows) -> Array:
+    """The weights with rows and values of zeros behind them: (rows, values), both multiples of four."""
+    rows, depth = group.weights.shape
+    return np.pad(group.weights, ((0, packed_rows(group) - rows), (0, 4 * packed_steps(group) - depth)))
+
+
+def _packed_blocks(group: Rows) -> Array:
+    """Bytes of all blocks, as `EP(packed_rows)` lays them out."""
+    weights = _padded(group).astype(np.int64)
+    halves = weights[1::2] * 256 + weights[0::2]  # (pairs of rows, values)
+    # (blocks, pairs, steps, values 0 1 2 3) -> (blocks, steps, words 0 or 1, pairs, halves: values 0 2 or 1 3)
+    words = halves.reshape(-1, 2, packed_steps(group), 2, 2).transpose(0, 2, 4, 1, 3)
+    sums = np.pad(group.sums, (0, packed_rows(group) - len(group.sums)))
+    sums[1::2] = 256 * sums[1::2] + sums[0::2]
+    starts = _wrapped(sums).astype("<i4").view(np.int8).reshape(-1, 4 * _BLOCK)
+    body = words.astype("<i2").reshape(len(starts), -1).view(np.int8)
+    return np.concatenate([starts, body], axis=1).ravel()
+
+
+def _packed_rescales(group: Rows, zero: int) -> Array:
+    """(rows, 3) int32: multiplier, half a step and the zero point, shift."""
+    found = np.zeros((packed_rows(group), 3), np.int32)
+    found[:, 2] = 1
+    for at, factor in enumerate(group.factors):
+        shift = -factor.shift if factor.multiplier else 1
+        found[at] = factor.multiplier, (1 << (shift - 1)) + zero * (1 << shift), shift
+    return found
+
+
+def _shared(groups: Sequence[Rows]) -> bool:
+    return len({factor for group in groups for factor in group.factors}) == 1
+
+
+def _wrapped(values: Array) -> Array:
+    wrapped: Array = ((values + 2**31) % 2**32 - 2**31).astype(np.int32)
+    return wrapped
+
+
+def _structures(kind: str, members: Sequence[str]) -> str:
+    lines = ",\n    ".join(members)
+    return f"static const struct EP({kind}) rows_{{step}}[{len(members)}] = {{{{\n    {lines},\n}}}};\n"
