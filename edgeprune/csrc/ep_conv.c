@@ -1,4 +1,4 @@
-#include "ep_conv.h"
+#include "ep_kernels.h"
 
 static int8_t result(uint32_t sum, const int32_t *rescale, const struct EP(plain_rows) *of)
 {

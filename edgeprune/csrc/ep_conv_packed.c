@@ -1,49 +1,14 @@
-#include "ep_conv.h"
-
-/* Bytes 0 and 2 of a word as int16 halves, and bytes 1 and 3. */
-static inline int32_t even_bytes(uint32_t word)
-{
-#if EP_DSP
-    int32_t halves;
-    __asm__("sxtb16 %0, %1" : "=r"(halves) : "r"(word));
-    return halves;
-#else
-    const uint32_t low = (uint32_t)(int32_t)(int8_t)word & 0xffffu;
-    return (int32_t)(low | (uint32_t)(int32_t)(int8_t)(word >> 16) << 16);
-#endif
-}
-
-static inline int32_t odd_bytes(uint32_t word)
-{
-#if EP_DSP
-    int32_t halves;
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(halves) : "r"(word));
-    return halves;
-#else
-    return even_bytes(word >> 8);
-#endif
-}
-
-/* Widens `count` values, a multiple of 4, into every `apart`-th word; returns where the next ones go. */
-static inline int32_t *widen(int32_t *to, const int8_t *from, int32_t count, int32_t apart)
-{
-    for (; count > 0; count -= 4, from += 4, to += 2 * apart) {
-        const uint32_t word = EP(load_word)(from);
-        to[0] = even_bytes(word);
-        to[apart] = odd_bytes(word);
-    }
-    return to;
-}
+#include "ep_kernels.h"
 
 /* Widens `count` values, a multiple of 4, of two columns. */
 static inline int32_t *widen_pair(int32_t *to, const int8_t *first, const int8_t *second, int32_t count)
 {
     for (; count > 0; count -= 4, first += 4, second += 4, to += 4) {
         const uint32_t a = EP(load_word)(first), b = EP(load_word)(second);
-        to[0] = even_bytes(a);
-        to[1] = even_bytes(b);
-        to[2] = odd_bytes(a);
-        to[3] = odd_bytes(b);
+        to[0] = EP(even_bytes)(a);
+        to[1] = EP(even_bytes)(b);
+        to[2] = EP(odd_bytes)(a);
+        to[3] = EP(odd_bytes)(b);
     }
     return to;
 }
@@ -65,7 +30,7 @@ static void gather_one(int32_t *to, int8_t *bytes, const struct EP(pixel) *at, c
 {
     if (of->depth % 4 != 0) {
         EP(gather_bytes)(bytes, at, of);
-        widen(to, bytes, 4 * steps, apart);
+        EP(widen)(to, bytes, 4 * steps, apart);
         return;
     }
     for (int32_t i = 0; i < of->kernel_height; ++i) {
@@ -74,7 +39,7 @@ static void gather_one(int32_t *to, int8_t *bytes, const struct EP(pixel) *at, c
         for (int32_t j = 0; j < of->kernel_width; ++j) {
             const int32_t x = at->x + j * of->dilation_x;
             if (is_line && x >= 0 && x < of->width) {
-                to = widen(to, at->image + (y * of->width + x) * of->channels, of->depth, apart);
+                to = EP(widen)(to, at->image + (y * of->width + x) * of->channels, of->depth, apart);
             } else {
                 to = fill(to, of->zero, of->depth, apart);
             }
@@ -98,15 +63,6 @@ static void gather_pair(int32_t *to, const struct EP(pixel) *at, const struct EP
 
 #if EP_DSP
 
-/* In assembly, since compilers spill here and never keep a block's loads paired. Offsets in `packed_rows`: weights 0,
- * weights_end 4, rescales 8, rescales_step 12, steps 16.
- *
- * Both enter their loop of four steps so far in that the number of steps comes out right, and end it at the last column
- * value. NAKED has no prologue of the compiler's.
- */
-#define NAKED __attribute__((naked, noinline))
-#define UNUSED __attribute__((unused))
-
 /* Sums of rows 0 to 3 at both columns: r4 r5, r6 r7, r8 r9, r10 r11, those of odd rows mixed as `packed_rows` says.
  * r0 weights, r1 columns.
  */
@@ -125,22 +81,11 @@ static void gather_pair(int32_t *to, const struct EP(pixel) *at, const struct EP
     "smlad  r9, r3, lr, r9\n"
 #define PAIR_STEP PAIR_HALF_STEP PAIR_HALF_STEP
 
-/* A sum in `sum`, doubled by `doubling`, becomes an int8 result: multiplier, half and shift of the row from r1 on. */
-#define LOAD_RESCALE "ldm    r1!, {r2, r3, r12}\n"
-#define RESCALE(doubling, sum, amount)                                                                                 \
-    doubling " lr, " sum ", #" amount "\n"                                                                             \
-    "smmlar lr, lr, r2, r3\n"                                                                                          \
-    "add    " sum ", lr, " sum ", asr #31\n"                                                                           \
-    "asr    " sum ", " sum ", r12\n"                                                                                   \
-    "ssat   " sum ", #8, " sum "\n"
-#define RESCALE_FIRST(sum) RESCALE("lsl", sum, "1")
-#define RESCALE_SECOND(sum) RESCALE("asr", sum, "7")
-
 /* Stack: 0 end of the columns, 4 where the loop is entered, 8 columns, 12 end of the weights, 16 output, 20 rescales, 24
  * distance, 28 step of the rescales.
  */
-NAKED void EP(multiply_pair)(UNUSED const int32_t *columns, UNUSED int8_t *output,
-                             UNUSED const struct EP(packed_rows) *rows, UNUSED int32_t distance)
+EP_NAKED static void multiply_pair(EP_UNUSED const int32_t *columns, EP_UNUSED int8_t *output,
+                             EP_UNUSED const struct EP(packed_rows) *rows, EP_UNUSED int32_t distance)
 {
     __asm__(".syntax unified\n"
             "push   {r4-r11, lr}\n"
@@ -178,9 +123,9 @@ NAKED void EP(multiply_pair)(UNUSED const int32_t *columns, UNUSED int8_t *outpu
             "sub    r7, r7, r5\n"
             "sub    r10, r10, r8\n"
             "sub    r11, r11, r9\n"
-            "ldr    r1, [sp, #20]\n" LOAD_RESCALE RESCALE_FIRST("r4") RESCALE_FIRST("r5") LOAD_RESCALE
-                RESCALE_SECOND("r6") RESCALE_SECOND("r7") LOAD_RESCALE RESCALE_FIRST("r8") RESCALE_FIRST("r9")
-                    LOAD_RESCALE RESCALE_SECOND("r10") RESCALE_SECOND("r11")
+            "ldr    r1, [sp, #20]\n" EP_LOAD_RESCALE EP_FIRST(EP_RESCALE_TWICE, "r4") EP_FIRST(EP_RESCALE_TWICE, "r5") EP_LOAD_RESCALE
+                EP_SECOND(EP_RESCALE_TWICE, "r6") EP_SECOND(EP_RESCALE_TWICE, "r7") EP_LOAD_RESCALE EP_FIRST(EP_RESCALE_TWICE, "r8") EP_FIRST(EP_RESCALE_TWICE, "r9")
+                    EP_LOAD_RESCALE EP_SECOND(EP_RESCALE_TWICE, "r10") EP_SECOND(EP_RESCALE_TWICE, "r11")
             "ldrd   r2, r3, [sp, #24]\n"
             "ldr    r12, [sp, #16]\n"
             "add    r1, r1, r3\n"
@@ -201,119 +146,23 @@ NAKED void EP(multiply_pair)(UNUSED const int32_t *columns, UNUSED int8_t *outpu
             "pop    {r4-r11, pc}\n");
 }
 
-/* Sums of rows 0 to 3 in r4, r6, r8, r10; r0 weights, r1 column. */
-#define ONE_STEP                                                                                                       \
-    "ldm.w  r0!, {r2, r3, r5, r7}\n"                                                                                   \
-    "ldrd   r12, lr, [r1], #8\n"                                                                                       \
-    "smlad  r6, r2, r12, r6\n"                                                                                         \
-    "sxtb16 r2, r2\n"                                                                                                  \
-    "smlad  r10, r3, r12, r10\n"                                                                                       \
-    "sxtb16 r3, r3\n"                                                                                                  \
-    "smlad  r4, r2, r12, r4\n"                                                                                         \
-    "smlad  r8, r3, r12, r8\n"                                                                                         \
-    "smlad  r6, r5, lr, r6\n"                                                                                          \
-    "sxtb16 r5, r5\n"                                                                                                  \
-    "smlad  r10, r7, lr, r10\n"                                                                                        \
-    "sxtb16 r7, r7\n"                                                                                                  \
-    "smlad  r4, r5, lr, r4\n"                                                                                          \
-    "smlad  r8, r7, lr, r8\n"
-
-/* r9 end of the column, r11 where the loop is entered. Stack: 0 column, 4 end of the weights, 8 output, 12 rescales, 16
- * step of the rescales.
- */
-NAKED void EP(multiply_one)(UNUSED const int32_t *column, UNUSED int8_t *output,
-                            UNUSED const struct EP(packed_rows) *rows)
+EP_NAKED static void multiply_one(EP_UNUSED const int32_t *column, EP_UNUSED int8_t *output,
+                                  EP_UNUSED const struct EP(packed_rows) *rows)
 {
-    __asm__(".syntax unified\n"
-            "push   {r4-r11, lr}\n"
-            "sub    sp, sp, #20\n"
-            "ldr    r4, [r2, #16]\n"
-            "add    r9, r0, r4, lsl #3\n"
-            "rsb    r4, r4, #0\n"
-            "and    r4, r4, #3\n"
-            "movs   r6, #56\n"
-            "mul    r6, r6, r4\n"
-            "adr.w  r7, 2f\n"
-            "add    r11, r6, r7\n"
-            "ldr    r4, [r2, #4]\n"
-            "strd   r0, r4, [sp]\n"
-            "ldrd   r4, r5, [r2, #8]\n"
-            "strd   r1, r4, [sp, #8]\n"
-            "str    r5, [sp, #16]\n"
-            "ldr    r0, [r2]\n"
-            "1:\n"
-            "ldr    r1, [sp]\n"
-            "ldm    r0!, {r4, r6, r8, r10}\n"
-            "mov    pc, r11\n"
-            ".balign 4\n"
-            "2:\n" ONE_STEP ONE_STEP ONE_STEP ONE_STEP
-            "cmp    r1, r9\n"
-            "bne.w  2b\n"
-            "ldr    r1, [sp, #12]\n"
-            "sub    r6, r6, r4\n"
-            "sub    r10, r10, r8\n" LOAD_RESCALE RESCALE_FIRST("r4") LOAD_RESCALE RESCALE_SECOND("r6")
-                LOAD_RESCALE RESCALE_FIRST("r8") LOAD_RESCALE RESCALE_SECOND("r10")
-            "ldrd   r2, r3, [sp, #4]\n"
-            "ldr    r5, [sp, #16]\n"
-            "add    r1, r1, r5\n"
-            "strb   r4, [r3], #1\n"
-            "strb   r6, [r3], #1\n"
-            "strb   r8, [r3], #1\n"
-            "strb   r10, [r3], #1\n"
-            "strd   r3, r1, [sp, #8]\n"
-            "cmp    r0, r2\n"
-            "bne.w  1b\n"
-            "add    sp, sp, #20\n"
-            "pop    {r4-r11, pc}\n");
+    __asm__(EP_MULTIPLY_ONE(EP_RESCALE_TWICE));
 }
 
 #else
 
-/* The sum of products of both halves; it wraps. */
-static uint32_t dual_product(int32_t a, int32_t b)
+static void multiply_pair(const int32_t *columns, int8_t *output, const struct EP(packed_rows) *rows, int32_t distance)
 {
-    const int32_t low = (int16_t)a * (int16_t)b;
-    const int32_t high = (int16_t)((uint32_t)a >> 16) * (int16_t)((uint32_t)b >> 16);
-    return (uint32_t)low + (uint32_t)high;
+    EP(multiply_packed)(columns, 2, output, rows, 0);
+    EP(multiply_packed)(columns + 1, 2, output + distance, rows, 0);
 }
 
-static int8_t result(int32_t doubled, const int32_t *rescale)
+static void multiply_one(const int32_t *column, int8_t *output, const struct EP(packed_rows) *rows)
 {
-    return EP(clamped)(EP(rescaled)(doubled, rescale[0], rescale[1], rescale[2]), -128, 127);
-}
-
-/* All rows at one of columns that lie `apart` words apart, the way of the instructions. */
-static void multiply(const int32_t *column, int32_t apart, int8_t *output, const struct EP(packed_rows) *rows)
-{
-    const int32_t *rescale = rows->rescales;
-    for (const int8_t *weights = rows->weights; weights != rows->weights_end; rescale += rows->rescales_step / 4) {
-        uint32_t sums[4];
-        for (int32_t i = 0; i < 4; ++i, weights += 4) {
-            sums[i] = EP(load_word)(weights);
-        }
-        for (int32_t i = 0; i < 2 * rows->steps; ++i, weights += 8) {
-            for (int32_t j = 0; j < 4; j += 2) {
-                const uint32_t word = EP(load_word)(weights + 2 * j);
-                sums[j] += dual_product(even_bytes(word), column[i * apart]);
-                sums[j + 1] += dual_product((int32_t)word, column[i * apart]);
-            }
-        }
-        for (int32_t j = 0; j < 4; j += 2, output += 2, rescale += 6) {
-            output[0] = result((int32_t)(sums[j] * 2), rescale);
-            output[1] = result((int32_t)(sums[j + 1] - sums[j]) >> 7, rescale + 3);
-        }
-    }
-}
-
-void EP(multiply_pair)(const int32_t *columns, int8_t *output, const struct EP(packed_rows) *rows, int32_t distance)
-{
-    multiply(columns, 2, output, rows);
-    multiply(columns + 1, 2, output + distance, rows);
-}
-
-void EP(multiply_one)(const int32_t *column, int8_t *output, const struct EP(packed_rows) *rows)
-{
-    multiply(column, 1, output, rows);
+    EP(multiply_packed)(column, 1, output, rows, 0);
 }
 
 #endif
@@ -367,9 +216,9 @@ static void convolve_group(const int8_t *input, int8_t *output, int32_t *columns
         int8_t *to = is_last ? output : kept;
         gather(columns, bytes, &at, window, rows->steps, count);
         if (count == 2) {
-            EP(multiply_pair)(columns, to, rows, is_last ? of->channels : padded);
+            multiply_pair(columns, to, rows, is_last ? of->channels : padded);
         } else {
-            EP(multiply_one)(columns, to, rows);
+            multiply_one(columns, to, rows);
         }
         for (int32_t j = 0; j < count; ++j, output += of->channels) {
             if (!is_last) {

@@ -52,14 +52,6 @@ static inline int EP(is_inside)(const struct EP(pixel) *at, const struct EP(wind
            at->x + (of->kernel_width - 1) * of->dilation_x < of->width;
 }
 
-/* Four bytes from any address, the first one lowest (all targets are little-endian). */
-static inline uint32_t EP(load_word)(const int8_t *from)
-{
-    uint32_t word;
-    __builtin_memcpy(&word, from, 4);
-    return word;
-}
-
 static inline void EP(copy_bytes)(int8_t *to, const int8_t *from, int32_t count)
 {
     for (; count >= 4; count -= 4, from += 4, to += 4) {

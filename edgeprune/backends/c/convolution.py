@@ -1,15 +1,28 @@
-"""Calls of the convolution kernels in `csrc/ep_conv.h`, for convolutions and for fully connected layers."""
+"""Calls of the convolution kernels in `csrc/ep_conv.h`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 
+import numpy as np
+
 from edgeprune.backends.c.addition import addition
-from edgeprune.backends.c.lowering import Lowered, Step, Variant
+from edgeprune.backends.c.fixed_point import fixed_point
+from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
 from edgeprune.backends.c.model import Model
 from edgeprune.backends.c.quantized import clamps
-from edgeprune.backends.c.rows import Rows, can_be_packed, packed, packed_rows, packed_steps, plain
+from edgeprune.backends.c.rows import (
+    Rows,
+    are_shared,
+    can_be_packed,
+    matrices,
+    packed,
+    packed_rescales,
+    packed_rows,
+    packed_steps,
+    structures,
+)
 
 
 @dataclass(frozen=True)
@@ -49,12 +62,15 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
     output = model.tensor(operator.outputs[0])
     low, high = clamps(operator, output)
     window = window.flat()
-    is_packed = variant != "plain" and all(can_be_packed(group) for group in groups)
+    short = [_short_rescales(group) for group in groups] if variant != "plain" else []
+    is_packed = variant != "plain" and None not in short and all(can_be_packed(group) for group in groups)
     if is_packed:
-        constants, definitions = packed(groups, output.zero_point)
+        zero = output.zero_point
+        rescales = [packed_rescales(group, pairs or (), zero) for group, pairs in zip(groups, short, strict=True)]
+        constants, definitions = packed(groups, rescales)
         scratch_bytes = _packed_scratch(window, groups[0], step.added is None and (low, high) == (-128, 127))
     else:
-        constants, definitions = plain(groups, output.zero_point, (low, high))
+        constants, definitions = _plain(groups, output.zero_point, (low, high))
         scratch_bytes = _plain_scratch(window, groups[0], step.added is None)
     definitions += _structure("window", "window_{step}", [str(value) for value in astuple(window)])
     if step.added is not None:
@@ -75,6 +91,29 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
         definitions=definitions,
         overwrites=overwrites,
     )
+
+
+def _plain(groups: Sequence[Rows], zero: int, clamps: tuple[int, int]) -> tuple[tuple[Constant, ...], str]:
+    """Constants, and the C structures `rows_{step}` of each group, for any core."""
+    shared = are_shared(groups)
+    factors = [fixed_point(factor) for group in groups for factor in group.factors][: 1 if shared else None]
+    rescales = np.array([(factor.multiplier, factor.shift) for factor in factors], np.int32)
+    rows, depth = groups[0].weights.shape
+    step = 0 if shared else 2
+    members = [
+        f"{{{{{{weights}} + {at * rows * depth}, {{sums}} + {at * rows}, {{rescales}} + {at * rows * step}, "
+        f"{step}, {rows}, {depth}, {zero}, {clamps[0]}, {clamps[1]}}}}}"
+        for at in range(len(groups))
+    ]
+    return (*matrices(groups), Constant("rescales", rescales)), structures("plain_rows", "rows_{step}", members)
+
+
+def _short_rescales(group: Rows) -> list[tuple[int, int]] | None:
+    """Multipliers and shifts, 1 to 22, for the packed kernels; None where a row needs another shift."""
+    factors = [fixed_point(factor) for factor in group.factors]
+    if any(factor.multiplier and not -22 <= factor.shift <= -1 for factor in factors):
+        return None
+    return [(factor.multiplier, -factor.shift if factor.multiplier else 1) for factor in factors]
 
 
 def _other(model: Model, step: Step) -> tuple[str, tuple[int, ...]]:
