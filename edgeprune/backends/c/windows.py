@@ -8,6 +8,9 @@ from edgeprune.backends.c.model import Operator
 from edgeprune.errors import UnsupportedError
 
 
+_SIDES = {"h": ("top", "bottom"), "w": ("left", "right")}
+
+
 @dataclass(frozen=True)
 class Windows:
     """Windows along one spatial direction.
@@ -41,7 +44,7 @@ class Windows:
 
 
 def windows(operator: Operator, direction: str, input_size: int, size: int) -> Windows:
-    """The windows of `size` taps over `input_size` positions.
+    """The windows of `size` taps over `input_size` positions; padding EXPLICIT is that of `backends.c.rewrite`.
 
     Args:
         direction: `h` or `w`, as in the names of the options.
@@ -53,6 +56,10 @@ def windows(operator: Operator, direction: str, input_size: int, size: int) -> W
     dilation = int(operator.options.get(f"dilation_{direction}_factor", 1))
     reach = (size - 1) * dilation + 1
     padding = operator.options.get("padding", "SAME")
+    if padding == "EXPLICIT":
+        before, after = (int(operator.options[f"pad_{side}"]) for side in _SIDES[direction])
+        output = (before + input_size + after - reach) // stride + 1
+        return Windows(input_size, output, size, stride, dilation, before)
     if padding not in ("SAME", "VALID"):
         raise UnsupportedError(f"the padding {padding} is not supported", hint="what is: SAME, VALID")
     output = -(-(input_size if padding == "SAME" else input_size - reach + 1) // stride)

@@ -101,7 +101,7 @@ def image_net(kind: str, edges: tuple[int, int, int, int], stride: int, seed: in
 @pytest.mark.parametrize("variant", ["plain", "dsp"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("edges", [(1, 1, 1, 1), (2, 0, 0, 2), (0, 1, 3, 0), (3, 4, 5, 2)])
-@pytest.mark.parametrize("kind", ["CONV_2D"])
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D"])
 def test_a_convolution_that_pads_is_the_reference_after_its_padding(
     kind: str, edges: Any, stride: int, variant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from edgeprune.backends.c.windows import Windows, windows
 from edgeprune.errors import UnsupportedError
 
 KINDS = ("DEPTHWISE_CONV_2D",)
+PADS = True
 
 _FILTER, _BIAS = 1, 2  # positions of the inputs
 _LARGEST_SHIFT = 22  # of the sliding kernel, whose offset holds the output's zero point times 2**shift
