@@ -50,66 +50,89 @@ static inline int32_t *widen_pair(int32_t *to, const int8_t *first, const int8_t
 /* Stack: 0 end of the columns, 4 where the loop is entered, 8 columns, 12 end of the weights, 16 output, 20 rescales, 24
  * distance, 28 step of the rescales.
  */
-EP_NAKED static void multiply_pair(EP_UNUSED const int32_t *columns, EP_UNUSED int8_t *output,
-                             EP_UNUSED const struct EP(packed_rows) *rows, EP_UNUSED int32_t distance)
+#define MULTIPLY_PAIR(rescale)                                                                                         \
+    ".syntax unified\n"                                                                                                \
+    "push   {r4-r11, lr}\n"                                                                                            \
+    "sub    sp, sp, #36\n"                                                                                             \
+    "ldr    r4, [r2, #16]\n"                                                                                           \
+    "add    r5, r0, r4, lsl #4\n"                                                                                      \
+    "rsb    r4, r4, #0\n"                                                                                              \
+    "and    r4, r4, #3\n"                                                                                              \
+    "movs   r6, #96\n"                                                                                                 \
+    "mul    r6, r6, r4\n"                                                                                              \
+    "adr.w  r7, 2f\n"                                                                                                  \
+    "add    r6, r6, r7\n"                                                                                              \
+    "strd   r5, r6, [sp]\n"                                                                                            \
+    "ldr    r4, [r2, #4]\n"                                                                                            \
+    "strd   r0, r4, [sp, #8]\n"                                                                                        \
+    "ldrd   r4, r5, [r2, #8]\n"                                                                                        \
+    "strd   r1, r4, [sp, #16]\n"                                                                                       \
+    "strd   r3, r5, [sp, #24]\n"                                                                                       \
+    "ldr    r0, [r2]\n"                                                                                                \
+    "1:\n"                                                                                                             \
+    "ldr    r1, [sp, #8]\n"                                                                                            \
+    "ldm    r0!, {r5, r7, r9, r11}\n"                                                                                  \
+    "mov    r4, r5\n"                                                                                                  \
+    "mov    r6, r7\n"                                                                                                  \
+    "mov    r8, r9\n"                                                                                                  \
+    "mov    r10, r11\n"                                                                                                \
+    "ldr    r2, [sp, #4]\n"                                                                                            \
+    "mov    pc, r2\n"                                                                                                  \
+    ".balign 4\n"                                                                                                      \
+    "2:\n"                                                                                                             \
+    PAIR_STEP                                                                                                          \
+    PAIR_STEP                                                                                                          \
+    PAIR_STEP                                                                                                          \
+    PAIR_STEP                                                                                                          \
+    "ldr    r2, [sp]\n"                                                                                                \
+    "cmp    r1, r2\n"                                                                                                  \
+    "bne.w  2b\n"                                                                                                      \
+    "sub    r6, r6, r4\n"                                                                                              \
+    "sub    r7, r7, r5\n"                                                                                              \
+    "sub    r10, r10, r8\n"                                                                                            \
+    "sub    r11, r11, r9\n"                                                                                            \
+    "ldr    r1, [sp, #20]\n"                                                                                           \
+    EP_LOAD_RESCALE                                                                                                    \
+    EP_FIRST(rescale, "r4")                                                                                            \
+    EP_FIRST(rescale, "r5")                                                                                            \
+    EP_LOAD_RESCALE                                                                                                    \
+    EP_SECOND(rescale, "r6")                                                                                           \
+    EP_SECOND(rescale, "r7")                                                                                           \
+    EP_LOAD_RESCALE                                                                                                    \
+    EP_FIRST(rescale, "r8")                                                                                            \
+    EP_FIRST(rescale, "r9")                                                                                            \
+    EP_LOAD_RESCALE                                                                                                    \
+    EP_SECOND(rescale, "r10")                                                                                          \
+    EP_SECOND(rescale, "r11")                                                                                          \
+    "ldrd   r2, r3, [sp, #24]\n"                                                                                       \
+    "ldr    r12, [sp, #16]\n"                                                                                          \
+    "add    r1, r1, r3\n"                                                                                              \
+    "add    r2, r2, r12\n"                                                                                             \
+    "strb   r4, [r12], #1\n"                                                                                           \
+    "strb   r6, [r12], #1\n"                                                                                           \
+    "strb   r8, [r12], #1\n"                                                                                           \
+    "strb   r10, [r12], #1\n"                                                                                          \
+    "strb   r5, [r2]\n"                                                                                                \
+    "strb   r7, [r2, #1]\n"                                                                                            \
+    "strb   r9, [r2, #2]\n"                                                                                            \
+    "strb   r11, [r2, #3]\n"                                                                                           \
+    "strd   r12, r1, [sp, #16]\n"                                                                                      \
+    "ldr    r2, [sp, #12]\n"                                                                                           \
+    "cmp    r0, r2\n"                                                                                                  \
+    "bne.w  1b\n"                                                                                                      \
+    "add    sp, sp, #36\n"                                                                                             \
+    "pop    {r4-r11, pc}\n"
+
+EP_NAKED void EP(multiply_pair)(EP_UNUSED const int32_t *columns, EP_UNUSED int8_t *output,
+                                EP_UNUSED const struct EP(packed_rows) *rows, EP_UNUSED int32_t distance)
 {
-    __asm__(".syntax unified\n"
-            "push   {r4-r11, lr}\n"
-            "sub    sp, sp, #36\n"
-            "ldr    r4, [r2, #16]\n"
-            "add    r5, r0, r4, lsl #4\n"
-            "rsb    r4, r4, #0\n"
-            "and    r4, r4, #3\n"
-            "movs   r6, #96\n"
-            "mul    r6, r6, r4\n"
-            "adr.w  r7, 2f\n"
-            "add    r6, r6, r7\n"
-            "strd   r5, r6, [sp]\n"
-            "ldr    r4, [r2, #4]\n"
-            "strd   r0, r4, [sp, #8]\n"
-            "ldrd   r4, r5, [r2, #8]\n"
-            "strd   r1, r4, [sp, #16]\n"
-            "strd   r3, r5, [sp, #24]\n"
-            "ldr    r0, [r2]\n"
-            "1:\n"
-            "ldr    r1, [sp, #8]\n"
-            "ldm    r0!, {r5, r7, r9, r11}\n"
-            "mov    r4, r5\n"
-            "mov    r6, r7\n"
-            "mov    r8, r9\n"
-            "mov    r10, r11\n"
-            "ldr    r2, [sp, #4]\n"
-            "mov    pc, r2\n"
-            ".balign 4\n"
-            "2:\n" PAIR_STEP PAIR_STEP PAIR_STEP PAIR_STEP
-            "ldr    r2, [sp]\n"
-            "cmp    r1, r2\n"
-            "bne.w  2b\n"
-            "sub    r6, r6, r4\n"
-            "sub    r7, r7, r5\n"
-            "sub    r10, r10, r8\n"
-            "sub    r11, r11, r9\n"
-            "ldr    r1, [sp, #20]\n" EP_LOAD_RESCALE EP_FIRST(EP_RESCALE_TWICE, "r4") EP_FIRST(EP_RESCALE_TWICE, "r5") EP_LOAD_RESCALE
-                EP_SECOND(EP_RESCALE_TWICE, "r6") EP_SECOND(EP_RESCALE_TWICE, "r7") EP_LOAD_RESCALE EP_FIRST(EP_RESCALE_TWICE, "r8") EP_FIRST(EP_RESCALE_TWICE, "r9")
-                    EP_LOAD_RESCALE EP_SECOND(EP_RESCALE_TWICE, "r10") EP_SECOND(EP_RESCALE_TWICE, "r11")
-            "ldrd   r2, r3, [sp, #24]\n"
-            "ldr    r12, [sp, #16]\n"
-            "add    r1, r1, r3\n"
-            "add    r2, r2, r12\n"
-            "strb   r4, [r12], #1\n"
-            "strb   r6, [r12], #1\n"
-            "strb   r8, [r12], #1\n"
-            "strb   r10, [r12], #1\n"
-            "strb   r5, [r2]\n"
-            "strb   r7, [r2, #1]\n"
-            "strb   r9, [r2, #2]\n"
-            "strb   r11, [r2, #3]\n"
-            "strd   r12, r1, [sp, #16]\n"
-            "ldr    r2, [sp, #12]\n"
-            "cmp    r0, r2\n"
-            "bne.w  1b\n"
-            "add    sp, sp, #36\n"
-            "pop    {r4-r11, pc}\n");
+    __asm__(MULTIPLY_PAIR(EP_RESCALE_TWICE));
+}
+
+EP_NAKED void EP(multiply_pair_positive)(EP_UNUSED const int32_t *columns, EP_UNUSED int8_t *output,
+                                         EP_UNUSED const struct EP(packed_rows) *rows, EP_UNUSED int32_t distance)
+{
+    __asm__(MULTIPLY_PAIR(EP_RESCALE_POSITIVE));
 }
 
 EP_NAKED static void multiply_one(EP_UNUSED const int32_t *column, EP_UNUSED int8_t *output,
@@ -176,10 +199,16 @@ static void add(const int8_t *computed, const int8_t *other, int8_t *output, int
     EP(add_run)(computed, other, output, count, by);
 }
 
-static void multiply_pair(const int32_t *columns, int8_t *output, const struct EP(packed_rows) *rows, int32_t distance)
+void EP(multiply_pair)(const int32_t *columns, int8_t *output, const struct EP(packed_rows) *rows, int32_t distance)
 {
     EP(multiply_packed)(columns, 2, output, rows, 0);
     EP(multiply_packed)(columns + 1, 2, output + distance, rows, 0);
+}
+
+void EP(multiply_pair_positive)(const int32_t *columns, int8_t *output, const struct EP(packed_rows) *rows,
+                                int32_t distance)
+{
+    EP(multiply_pair)(columns, output, rows, distance);
 }
 
 static void multiply_one(const int32_t *column, int8_t *output, const struct EP(packed_rows) *rows)
@@ -258,7 +287,7 @@ static void finish(int8_t *results, int32_t count, int32_t distance, int8_t *to,
 
 static void convolve_group(const int8_t *input, int8_t *output, int32_t *scratch, const int8_t *other,
                            const struct EP(window) *of, const struct EP(packed_rows) *rows,
-                           const struct EP(results) *results)
+                           const struct EP(results) *results, EP(pair_kernel) *multiply_pair)
 {
     const int32_t run = of->kernel_width * of->depth, rest = run % 4;
     const int32_t padded = (results->rows + 3) / 4 * 4, rests_size = (of->kernel_height * rest + 3) / 4 * 4;
@@ -309,10 +338,10 @@ static void convolve_group(const int8_t *input, int8_t *output, int32_t *scratch
 
 void EP(convolve_packed)(const int8_t *input, int8_t *output, int32_t *scratch, const int8_t *other,
                          const struct EP(window) *window, const struct EP(packed_rows) *rows,
-                         const struct EP(results) *results, int32_t groups)
+                         const struct EP(results) *results, int32_t groups, EP(pair_kernel) *multiply_pair)
 {
     for (int32_t i = 0; i < groups; ++i) {
-        convolve_group(input, output, scratch, other, window, rows + i, results);
+        convolve_group(input, output, scratch, other, window, rows + i, results, multiply_pair);
         input += window->depth;
         output += results->rows;
         other += results->adding ? results->rows : 0;

@@ -83,6 +83,8 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
     kernel, pointer = ("packed", "(int32_t *)(void *){scratch}") if is_packed else ("plain", "{scratch}")
     arguments = ["{in0}", "{out0}", pointer if scratch_bytes else "NULL", other]
     arguments += ["&window_{step}", "rows_{step}", "&results_{step}", str(len(groups))]
+    if is_packed:
+        arguments.append("EP(multiply_pair_positive)" if low == output.zero_point else "EP(multiply_pair)")
     return Lowered(
         call=f"EP(convolve_{kernel})({', '.join(arguments)});",
         kernels=("ep_conv_packed" if is_packed else "ep_conv",),
