@@ -28,20 +28,31 @@ struct EP(results) {
     const struct EP(addition) *adding; /* what adds another tensor to them, or null */
 };
 
+/* Results of all rows at two columns: columns (2 * steps, 2) holds of each a word of values 0 and 2, then one of 1 and 3;
+ * output (2, distance), of which the blocks' four bytes each are written.
+ */
+typedef void EP(pair_kernel)(const int32_t *columns, int8_t *output, const struct EP(packed_rows) *rows,
+                             int32_t distance);
+EP(pair_kernel) EP(multiply_pair);
+/* Where results below the zero point are clamped to it, so that how they are rounded does not matter. */
+EP(pair_kernel) EP(multiply_pair_positive);
+
 /* input (batches, height, width, channels), output (batches, out_height, out_width, channels); `rows` of each group.
  *
- * scratch: patches of two columns (2 * depth bytes) unless a patch is one run of bytes, then, where a tensor is added, 2
- * * rows bytes of results.
+ * scratch: two columns (2 * depth bytes) and, where a tensor is added, results (2 * rows bytes).
  */
 void EP(convolve_plain)(const int8_t *input, int8_t *output, int8_t *scratch, const int8_t *other,
                         const struct EP(window) *window, const struct EP(plain_rows) *rows,
                         const struct EP(results) *results, int32_t groups);
 
 /* scratch: two columns of int16 (16 * steps bytes), 8 bytes of results for every 4 rows unless they go straight to the
- * output, then, where the depth is no multiple of four, a patch (4 * steps bytes).
+ * output, what is left of each line of a patch behind its last whole four of values (for both columns, rounded up to
+ * fours), and a line of a patch unless all of them lie in the input as they are.
+ *
+ * A column is the fours of each line, then what is left of each line; so are the weights of a row.
  */
 void EP(convolve_packed)(const int8_t *input, int8_t *output, int32_t *scratch, const int8_t *other,
                          const struct EP(window) *window, const struct EP(packed_rows) *rows,
-                         const struct EP(results) *results, int32_t groups);
+                         const struct EP(results) *results, int32_t groups, EP(pair_kernel) *multiply_pair);
 
 #endif

@@ -17,8 +17,8 @@
  * is 256 * B modulo 2^32, exact where |B| < 2^23. Every second sum thus starts from 256 * start of B + start of A.
  *
  * Rescaling: the high half of the doubled sum's product, half a step and the zero point added with it, then a shift.
- * Convolutions round both times (smmlar, and one less below zero, whose halves go down), fully connected layers only the
- * second time (smmla). For sums below 2^30 and shifts of 1 to 22.
+ * Convolutions round both times (smmlar, and one less below zero, whose halves go down, unless all that is below zero is
+ * clamped to it), fully connected layers only the second time (smmla). For sums below 2^30 and shifts of 1 to 22.
  */
 struct EP(packed_rows) {
     const int8_t *weights;     /* (blocks, 16 + 16 * steps) bytes, aligned to 4 */
@@ -84,6 +84,11 @@ static inline int32_t *EP(widen)(int32_t *to, const int8_t *from, int32_t count,
     "smmlar lr, lr, r2, r3\n"                                                                                          \
     "add    " sum ", lr, " sum ", asr #31\n"                                                                           \
     "asr    " sum ", " sum ", r12\n"                                                                                   \
+    "ssat   " sum ", #8, " sum "\n"
+#define EP_RESCALE_POSITIVE(doubling, sum)                                                                             \
+    doubling "\n"                                                                                                      \
+    "smmlar lr, lr, r2, r3\n"                                                                                          \
+    "asr    " sum ", lr, r12\n"                                                                                        \
     "ssat   " sum ", #8, " sum "\n"
 #define EP_RESCALE_ONCE(doubling, sum)                                                                                 \
     doubling "\n"                                                                                                      \

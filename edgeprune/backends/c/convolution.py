@@ -67,11 +67,11 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
     if is_packed:
         zero = output.zero_point
         rescales = [packed_rescales(group, pairs or (), zero) for group, pairs in zip(groups, short, strict=True)]
-        constants, definitions = packed(groups, rescales)
+        constants, definitions = packed([_in_columns(group, window) for group in groups], rescales)
         scratch_bytes = _packed_scratch(window, groups[0], step.added is None and (low, high) == (-128, 127))
     else:
         constants, definitions = _plain(groups, output.zero_point, (low, high))
-        scratch_bytes = _plain_scratch(window, groups[0], step.added is None)
+        scratch_bytes = _plain_scratch(groups[0], step.added is None)
     definitions += _structure("window", "window_{step}", [str(value) for value in astuple(window)])
     if step.added is not None:
         definitions += addition(model, step.added, operator.outputs[0]).definition("addition_{step}")
@@ -83,6 +83,8 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
     kernel, pointer = ("packed", "(int32_t *)(void *){scratch}") if is_packed else ("plain", "{scratch}")
     arguments = ["{in0}", "{out0}", pointer if scratch_bytes else "NULL", other]
     arguments += ["&window_{step}", "rows_{step}", "&results_{step}", str(len(groups))]
+    if is_packed:
+        arguments.append("EP(multiply_pair_positive)" if low == output.zero_point else "EP(multiply_pair)")
     return Lowered(
         call=f"EP(convolve_{kernel})({', '.join(arguments)});",
         kernels=("ep_conv_packed" if is_packed else "ep_conv",),
@@ -126,17 +128,32 @@ def _other(model: Model, step: Step) -> tuple[str, tuple[int, ...]]:
 
 
 def _packed_scratch(window: Window, group: Rows, are_results_last: bool) -> int:
-    """Bytes that `EP(convolve_packed)` asks for."""
-    steps, rows = packed_steps(group), packed_rows(group)
+    """Bytes that `EP(convolve_packed)` asks for: both columns, results, rests of lines, a line."""
+    rows, run = packed_rows(group), window.kernel_width * window.depth
     kept = 0 if are_results_last and rows == len(group.weights) else 2 * rows
-    return 16 * steps + kept + (4 * steps if window.depth % 4 else 0)
+    is_run = (window.kernel_height, window.kernel_width) == (1, 1)
+    return (
+        16 * packed_steps(group) + kept + 2 * _fours(window.kernel_height * (run % 4)) + (0 if is_run else _fours(run))
+    )
 
 
-def _plain_scratch(window: Window, group: Rows, are_results_last: bool) -> int:
+def _in_columns(group: Rows, window: Window) -> Rows:
+    """The same with values in the order of packed columns: the fours of each line, then what is left of each line."""
+    rows, run = len(group.weights), window.kernel_width * window.depth
+    lines = group.weights.reshape(rows, window.kernel_height, run)
+    whole, rest = np.split(lines, [run // 4 * 4], axis=2)
+    return replace(group, weights=np.concatenate([whole.reshape(rows, -1), rest.reshape(rows, -1)], axis=1))
+
+
+def _fours(size: int) -> int:
+    """A size rounded up to a multiple of four."""
+    return -(-size // 4) * 4
+
+
+def _plain_scratch(group: Rows, are_results_last: bool) -> int:
     """Bytes that `EP(convolve_plain)` asks for."""
     rows, depth = group.weights.shape
-    is_run = (window.kernel_height, window.kernel_width, window.above, window.before) == (1, 1, 0, 0)
-    return int((0 if is_run else 2 * depth) + (0 if are_results_last else 2 * rows))
+    return int(2 * depth + (0 if are_results_last else 2 * rows))
 
 
 def _structure(kind: str, name: str, members: Sequence[str]) -> str:

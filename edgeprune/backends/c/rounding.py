@@ -1,7 +1,7 @@
-"""Integer multipliers for fully connected layers, whose real products the reference rounds once, halves away from zero.
+"""Integer multipliers for fully connected layers, whose sums the reference rounds once, halves away from zero.
 
-A result of 8 bits is a step function of its sum with at most 255 thresholds. They are computed as the reference does, in
-double precision, and an integer multiplier counts as exact where it puts each threshold a sum can reach at the same sum.
+A result of 8 bits is a step function of its sum with at most 255 thresholds. They are computed as the reference does,
+in double precision, and a multiplier counts as exact where it puts each threshold a sum can reach at the same sum.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONG_NUDGES = (0, 1, 2**8, 2**9, 2**10)
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """Where results change: `sums[i]` is the smallest sum that makes `results[i]`, counted from the zero point, or more."""
+    """Where results change: `sums[i]` is the smallest sum that makes `results[i]`, from the zero point on, or more."""
 
     results: Array
     sums: Array
