@@ -29,7 +29,7 @@ class Core:
 def _core(name: str, unicorn: str, gcc_fpu: str = "", zig_features: str = "", dsp: bool = False) -> Core:
     cpu = name.lower().replace("+", "plus")
     soft = not gcc_fpu
-    gcc = (f"-mcpu={cpu}", "-mthumb")
+    gcc: tuple[str, ...] = (f"-mcpu={cpu}", "-mthumb")
     gcc += ("-mfloat-abi=soft",) if soft else ("-mfloat-abi=hard", f"-mfpu={gcc_fpu}")
     triple = "thumb-freestanding-eabi" if soft else "thumb-freestanding-eabihf"
     zig_cpu = cpu.replace("-", "_")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.cost import Cost, Source
-from edgeprune.emulate import corstone
+from edgeprune.emulate import qemu
 from edgeprune.emulate.cores import Core, core_of
 from edgeprune.emulate.cortex_m import Call, Run, call, layer_functions
 from edgeprune.emulate.cycles import FlashFacts, Interval, cycle_interval, provenance
@@ -176,13 +176,15 @@ def profile_library(
     if target.core.unicorn:
         emulator, runs = call(image, target.core, target.memory, wanted)
         counts = _counts(image, runs, target)
+        ends = [(run.output, run.returned, run.stack_bytes) for run in runs]
     else:
-        emulator, runs = corstone.call(tools, target.core, library, wanted, flag)
-        counts = _Counts(tuple(run.instructions for run in runs))
-    failed = next((number for number, run in enumerate(runs) if run.returned), None)
-    if failed is not None:
-        raise QualityError(f"{entry} returned {runs[failed].returned} instead of 0", where=f"input {failed}")
-    stack_bytes = max(run.stack_bytes for run in runs)
+        emulator, answers = qemu.call(tools, target.core, library, wanted, flag)
+        counts = _Counts(tuple(answer.instructions for answer in answers))
+        ends = [(answer.output, answer.returned, answer.stack_bytes) for answer in answers]
+    for number, (_, returned, _) in enumerate(ends):
+        if returned:
+            raise QualityError(f"{entry} returned {returned} instead of 0", where=f"input {number}")
+    stack_bytes = max(stack_bytes for _, _, stack_bytes in ends)
     _check_room(image, stack_bytes, target)
     clock_hz = target.clock_hz
     return EmulatedProfile(
@@ -198,7 +200,7 @@ def profile_library(
         ram_bytes=image.ram_bytes,
         arena_bytes=arena_bytes,
         stack_bytes=stack_bytes,
-        outputs=tuple(run.output for run in runs),
+        outputs=tuple(output for output, _, _ in ends),
         layers=counts.layers,
         toolchain=f"{tools.version} {flag}",
         emulator=emulator,

@@ -21,8 +21,6 @@ import resource
 import sys
 from typing import Any
 
-import numpy as np
-
 MISSING = 7
 _PAGE = 4096
 _RETURN = 0x1FFF_F000  # where the called function returns to; execution ends there
@@ -70,10 +68,13 @@ class Counter:
         from unicorn.unicorn_py3.unicorn import uclib
 
         self.first = first
-        self.tables = np.zeros((3, (last - first) // 2 + 1), np.int64)
+        # One list a table: executions, entries from the block before, sizes
+        slots = (last - first) // 2 + 1
+        self.tables = (ctypes.c_int64 * slots * 3)()
+        self.executed, self.sequential, self.sizes = self.tables
         self.state = _State(
-            self.tables.ctypes.data - 4 * first & (1 << 64) - 1,
-            self.tables.strides[0],
+            ctypes.addressof(self.tables) - 4 * first & (1 << 64) - 1,
+            ctypes.sizeof(self.executed),
             0,
             0,
             ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p),
@@ -93,24 +94,24 @@ class Counter:
 
     def _count(self, uc: Any, address: int, size: int, _: Any) -> None:
         slot = (address - self.first) >> 1
-        self.tables[0, slot] += 1
-        self.tables[1, slot] += address == self.state.end
-        self.tables[2, slot] = size
+        self.executed[slot] += 1
+        self.sequential[slot] += address == self.state.end
+        self.sizes[slot] = size
         self.state.end = address + size
         self.state.bytes_left -= size
         if self.state.bytes_left < 0:
             uc.emu_stop()
 
     def start(self, limit_bytes: int) -> None:
-        self.tables[:] = 0
+        ctypes.memset(self.tables, 0, ctypes.sizeof(self.tables))
         self.state.end, self.state.bytes_left = 0, limit_bytes
 
     def taken(self) -> list[list[int]]:
         """[address, size, executions, entries from the block before] of what ran since the last call."""
-        slots = np.flatnonzero(self.tables[0])
-        rows = np.stack([self.first + 2 * slots, *self.tables[[2, 0, 1]][:, slots]], axis=1)
-        self.tables[:2] = 0
-        return rows.tolist()
+        slots = [slot for slot, count in enumerate(memoryview(self.executed).cast("B").cast("q")) if count]
+        rows = [[self.first + 2 * s, self.sizes[s], self.executed[s], self.sequential[s]] for s in slots]
+        ctypes.memset(self.tables, 0, 2 * ctypes.sizeof(self.executed))
+        return rows
 
 
 def native_counting() -> bool:
@@ -226,11 +227,11 @@ class Machine:
         over = next((name for name, slack in past.items() if any(byte != _PAINT for byte in slack)), "")
         if over and not self.fault:
             self.fault = {"kind": "past", "buffer": over}
-        used = np.flatnonzero(np.frombuffer(bytes(uc.mem_read(addresses["stack"], stack)), np.uint8) != _PAINT)
+        used = bytes(uc.mem_read(addresses["stack"], stack)).lstrip(bytes([_PAINT]))
         return {
             "output": base64.b64encode(bytes(uc.mem_read(addresses["output"], output))).decode(),
             "returned": uc.reg_read(self.registers.UC_ARM_REG_R0),
-            "stack_bytes": stack - int(used[0]) if len(used) else 0,
+            "stack_bytes": len(used),
             "segments": self.segments,
             "fault": {**self.fault, "at": at} if self.fault else None,
         }

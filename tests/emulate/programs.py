@@ -124,7 +124,17 @@ def need_emulator() -> None:
 def linked(
     folder: Path, text: str, core: str, name: str = "gcc", memory: MemoryMap = MEMORY, arena: int = 1024
 ) -> Image:
-    """A program of one file, built."""
+    """A program of one file, built; once for the same text and core."""
+    key = (text, core, name, memory, arena)
+    if key not in _BUILT:
+        _BUILT[key] = _linked(folder, text, core, name, memory, arena)
+    return _BUILT[key]
+
+
+_BUILT: dict[tuple[object, ...], Image] = {}
+
+
+def _linked(folder: Path, text: str, core: str, name: str, memory: MemoryMap, arena: int) -> Image:
     file = folder / "program.c"
     file.write_text(text)
     around = firmware(16, 16, arena)

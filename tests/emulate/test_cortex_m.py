@@ -20,11 +20,10 @@ DSP = (
 ENDLESS = RUN + "{ (void)in; (void)arena; for (;;) { *(volatile int8_t *)out = 1; } }\n"
 
 
-@pytest.mark.parametrize("portable", [False, True])
 @pytest.mark.parametrize("core", CORES)
-def test_a_loop_is_counted_to_the_instruction(tmp_path: Path, core: str, portable: bool) -> None:
+def test_a_loop_is_counted_to_the_instruction(tmp_path: Path, core: str) -> None:
     image = linked(tmp_path, LOOP, core)
-    run = ran(image, core, portable=portable)
+    run = ran(image, core)
     (found,) = counted(image, run).values()
     assert found.total == LOOP_INSTRUCTIONS
     assert (found.branches_taken, found.branches_not_taken, found.loads) == (999 + 1, 1, 0)

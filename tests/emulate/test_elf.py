@@ -38,7 +38,7 @@ def test_a_symbol_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_file_without_code_is_refused(tmp_path: Path) -> None:
     from elftools.elf.elffile import ELFFile
 
-    linked(tmp_path, TEXT, "Cortex-M4")
+    linked(tmp_path, TEXT + "\n", "Cortex-M4")
     path = tmp_path / "gcc.elf"
     data = bytearray(path.read_bytes())
     with path.open("rb") as stream:
