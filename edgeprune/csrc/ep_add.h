@@ -11,8 +11,7 @@
 /* See `edgeprune/backends/c/addition.py`, which makes these. */
 struct EP(addition) {
     int32_t computed_is_wide;  /* the kernel's own result is the wide summand, else the tensor added to it is */
-    int32_t power;             /* 2^21, or 2^22 where both scales are equal */
-    int32_t narrow_offset;     /* -power * zero point of the narrow summand */
+    int32_t narrow_offset;     /* -2^21 * zero point of the narrow summand */
     int32_t narrow_multiplier; /* 2^30 to 2^31 - 1, or 0 */
     int32_t narrow_half;       /* 2^(narrow_shift - 1) */
     int32_t narrow_shift;      /* 1 to 31 */
@@ -43,10 +42,10 @@ static inline int32_t EP(rescaled)(int32_t doubled, int32_t multiplier, int32_t 
     return (EP(high_product_plus)(doubled, multiplier, half) + (doubled >> 31)) >> shift;
 }
 
-/* Both int8 values. Ranges: the narrow one's product is at most 255 * 2^22 < 2^30, twice the sum at most 255 * 2^21. */
+/* Both int8 values. Ranges: the narrow one's product is at most 255 * 2^21, twice the sum at most 255 * 2^21. */
 static inline int8_t EP(added_wide)(int32_t wide, int32_t narrow, const struct EP(addition) *by)
 {
-    const int32_t scaled = EP(rescaled)(narrow * by->power + by->narrow_offset, by->narrow_multiplier, by->narrow_half,
+    const int32_t scaled = EP(rescaled)(narrow * (1 << 21) + by->narrow_offset, by->narrow_multiplier, by->narrow_half,
                                         by->narrow_shift);
     const int32_t doubled = wide * (1 << 20) + by->wide_offset + scaled * 2;
     return EP(clamped)(EP(rescaled)(doubled, by->multiplier, by->half, by->shift) + by->zero, by->low, by->high);

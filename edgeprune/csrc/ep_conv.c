@@ -1,4 +1,4 @@
-#include "ep_conv.h"
+#include "ep_kernels.h"
 
 static int8_t result(uint32_t sum, const int32_t *rescale, const struct EP(plain_rows) *of)
 {
@@ -45,40 +45,57 @@ static void multiply_one(const int8_t *column, int8_t *output, const struct EP(p
     }
 }
 
+/* The column of the output pixel whose patch begins at (y, x): as it lies in the image where it is one run of bytes. */
+static const int8_t *column_at(const int8_t *image, int32_t y, int32_t x, int8_t *bytes, const struct EP(window) *of)
+{
+    const int32_t run = of->kernel_width * of->depth;
+    if (of->kernel_height == 1) {
+        return EP(patch_line)(image, y, x, bytes, of);
+    }
+    for (int32_t i = 0; i < of->kernel_height; ++i, y += of->dilation_y) {
+        int8_t *to = bytes + i * run;
+        const int8_t *line = EP(patch_line)(image, y, x, to, of);
+        if (line != to) {
+            EP(copy_bytes)(to, line, run);
+        }
+    }
+    return bytes;
+}
+
 static void convolve_group(const int8_t *input, int8_t *output, int8_t *scratch, const int8_t *other,
-                           const struct EP(window) *window, const struct EP(plain_rows) *rows,
+                           const struct EP(window) *of, const struct EP(plain_rows) *rows,
                            const struct EP(results) *results)
 {
-    /* A patch of one pixel that cannot be padding is read where it lies. */
-    const int is_run = window->kernel_height * window->kernel_width == 1 && window->above == 0 && window->before == 0;
-    int8_t *kept = is_run ? scratch : scratch + 2 * rows->depth;
-    struct EP(pixel) at = EP(first_pixel)(input, window);
-    const int32_t pixels = window->batches * window->out_height * window->out_width;
-    for (int32_t i = 0; i < pixels; i += 2) {
-        const int32_t count = i + 1 < pixels ? 2 : 1;
-        const int8_t *columns[2] = {scratch, scratch};
-        for (int32_t j = 0; j < count; ++j) {
-            if (is_run) {
-                columns[j] = at.image + (at.y * window->width + at.x) * window->channels;
+    int8_t *kept = scratch + 2 * rows->depth;
+    const int32_t distance = results->adding ? results->rows : results->channels;
+    const int32_t lines = of->batches * of->out_height;
+    int32_t y = -of->above;
+    for (int32_t i = 0; i < lines; ++i) {
+        int32_t x = -of->before;
+        for (int32_t j = 0; j < of->out_width; j += 2) {
+            int8_t *to = results->adding ? kept : output;
+            int32_t count = 1;
+            const int8_t *first = column_at(input, y, x, scratch, of);
+            x += of->stride_x;
+            if (j + 1 < of->out_width) {
+                const int8_t *second = column_at(input, y, x, scratch + rows->depth, of);
+                multiply_pair(first, second, to, distance, rows);
+                x += of->stride_x;
+                count = 2;
             } else {
-                columns[j] = scratch + j * rows->depth;
-                EP(gather_bytes)(scratch + j * rows->depth, &at, window);
+                multiply_one(first, to, rows);
             }
-            EP(next_pixel)(&at, window);
-        }
-        int8_t *to = results->adding ? kept : output;
-        const int32_t distance = results->adding ? results->rows : results->channels;
-        if (count == 2) {
-            multiply_pair(columns[0], columns[1], to, distance, rows);
-        } else {
-            multiply_one(columns[0], to, rows);
-        }
-        for (int32_t j = 0; j < count; ++j) {
-            if (results->adding) {
-                EP(add_run)(kept + j * distance, other, output, results->rows, results->adding);
-                other += results->channels;
+            for (int32_t k = 0; k < count; ++k, output += results->channels) {
+                if (results->adding) {
+                    EP(add_run)(kept + k * distance, other, output, results->rows, results->adding);
+                    other += results->channels;
+                }
             }
-            output += results->channels;
+        }
+        y += of->stride_y;
+        if ((i + 1) % of->out_height == 0) {
+            y = -of->above;
+            input += of->height * of->width * of->channels;
         }
     }
 }

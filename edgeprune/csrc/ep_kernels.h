@@ -63,9 +63,13 @@ static inline int8_t EP(clamped)(int32_t value, int32_t low, int32_t high)
 
 #include "ep_add.h"
 #include "ep_layout.h"
+#include "ep_lstm.h"
+#include "ep_matmul.h"
 #include "ep_resize.h"
 #include "ep_softmax.h"
 #include "ep_table.h"
 #include "ep_conv.h"
+#include "ep_dense.h"
+#include "ep_depthwise.h"
 
 #endif

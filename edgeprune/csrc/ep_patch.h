@@ -15,49 +15,10 @@ struct EP(window) {
     int32_t zero;          /* -128 to 127: the input's zero point, which padding is filled with */
 };
 
-/* An output pixel on its way through all of them, images included. */
-struct EP(pixel) {
-    const int8_t *image; /* of the group: its first channel */
-    int32_t y, x;        /* of the window's first value; negative within padding */
-    int32_t column, row; /* of the output */
-};
-
-static inline struct EP(pixel) EP(first_pixel)(const int8_t *image, const struct EP(window) *of)
+/* Whether a line of a patch inside the image is one run of bytes there. */
+static inline int EP(are_lines_runs)(const struct EP(window) *of)
 {
-    const struct EP(pixel) pixel = {image, -of->above, -of->before, 0, 0};
-    return pixel;
-}
-
-static inline void EP(next_pixel)(struct EP(pixel) *pixel, const struct EP(window) *of)
-{
-    pixel->x += of->stride_x;
-    if (++pixel->column < of->out_width) {
-        return;
-    }
-    pixel->column = 0;
-    pixel->x = -of->before;
-    pixel->y += of->stride_y;
-    if (++pixel->row < of->out_height) {
-        return;
-    }
-    pixel->row = 0;
-    pixel->y = -of->above;
-    pixel->image += of->height * of->width * of->channels;
-}
-
-/* Whether a patch lies within the image, so that none of it is padding. */
-static inline int EP(is_inside)(const struct EP(pixel) *at, const struct EP(window) *of)
-{
-    return at->y >= 0 && at->y + (of->kernel_height - 1) * of->dilation_y < of->height && at->x >= 0 &&
-           at->x + (of->kernel_width - 1) * of->dilation_x < of->width;
-}
-
-/* Four bytes from any address, the first one lowest (all targets are little-endian). */
-static inline uint32_t EP(load_word)(const int8_t *from)
-{
-    uint32_t word;
-    __builtin_memcpy(&word, from, 4);
-    return word;
+    return of->kernel_width == 1 || (of->dilation_x == 1 && of->depth == of->channels);
 }
 
 static inline void EP(copy_bytes)(int8_t *to, const int8_t *from, int32_t count)
@@ -77,30 +38,29 @@ static inline void EP(fill_bytes)(int8_t *to, int32_t value, int32_t count)
     }
 }
 
-/* A patch as it is, padding filled. */
-static inline void EP(gather_bytes)(int8_t *to, const struct EP(pixel) *at, const struct EP(window) *of)
+/* One line of a patch: kernel_width * depth values in a row, from pixel (y, x) on, either of which may be outside.
+ *
+ * Returns where they lie, in the image or in `bytes`, where they are put together if they do not follow each other in the
+ * image. `image` is at the group's first channel.
+ */
+static inline const int8_t *EP(patch_line)(const int8_t *image, int32_t y, int32_t x, int8_t *bytes,
+                                           const struct EP(window) *of)
 {
-    const int32_t pixels = of->width;
-    for (int32_t i = 0; i < of->kernel_height; ++i) {
-        const int32_t y = at->y + i * of->dilation_y;
-        const int8_t *line = at->image + y * pixels * of->channels;
-        const int is_line = y >= 0 && y < of->height;
-        if (is_line && of->depth == of->channels && of->dilation_x == 1 && at->x >= 0 &&
-            at->x + of->kernel_width <= pixels) {
-            const int32_t count = of->kernel_width * of->depth;
-            EP(copy_bytes)(to, line + at->x * of->channels, count);
-            to += count;
-            continue;
-        }
-        for (int32_t j = 0; j < of->kernel_width; ++j, to += of->depth) {
-            const int32_t x = at->x + j * of->dilation_x;
-            if (is_line && x >= 0 && x < pixels) {
-                EP(copy_bytes)(to, line + x * of->channels, of->depth);
-            } else {
-                EP(fill_bytes)(to, of->zero, of->depth);
-            }
+    const int32_t depth = of->depth, step = of->dilation_x, end = x + of->kernel_width * step;
+    const int is_line = y >= 0 && y < of->height;
+    const int8_t *line = is_line ? image + y * of->width * of->channels : image;
+    if (is_line && x >= 0 && end - step < of->width && EP(are_lines_runs)(of)) {
+        return line + x * of->channels;
+    }
+    int8_t *to = bytes;
+    for (; x < end; x += step, to += depth) {
+        if (is_line && x >= 0 && x < of->width) {
+            EP(copy_bytes)(to, line + x * of->channels, depth);
+        } else {
+            EP(fill_bytes)(to, of->zero, depth);
         }
     }
+    return bytes;
 }
 
 #endif

@@ -15,7 +15,6 @@ class Addition:
     """The members of the C structure `EP(addition)`, in its order."""
 
     computed_is_wide: int
-    power: int
     narrow_offset: int
     narrow_multiplier: int
     narrow_half: int
@@ -61,18 +60,18 @@ def addition(model: Model, operator: Operator, computed: int) -> Addition:
     computed_is_wide = ours.scale >= theirs.scale
     wide, narrow = (ours, theirs) if computed_is_wide else (theirs, ours)
     twice = 2 * wide.scale
-    # Equal scales: the factor 1/2 is exact, and one more shift to the left and then to the right leaves it so.
-    equal = wide.scale == narrow.scale
-    factor, power = fixed_point(narrow.scale / twice), 2**22 if equal else 2**21
-    narrow_shift = 1 if equal or factor.multiplier == 0 else -factor.shift
+    factor = fixed_point(narrow.scale / twice)
+    multiplier, narrow_shift = (factor.multiplier, -factor.shift) if factor.multiplier else (0, 1)
+    if narrow_shift == 0:
+        # Equal scales, the factor 1/2: 2 ** 21 steps times almost 1/2 round to 2 ** 20 of them, whose half is exact.
+        multiplier, narrow_shift = 2**31 - 1, 1
     total = fixed_point(twice / (2**20 * output.scale))
     shift = 1 if total.multiplier == 0 else -total.shift
     low, high = clamps(operator, output)
     return Addition(
         computed_is_wide=int(computed_is_wide),
-        power=power,
-        narrow_offset=-power * narrow.zero_point,
-        narrow_multiplier=factor.multiplier,
+        narrow_offset=-(2**21) * narrow.zero_point,
+        narrow_multiplier=multiplier,
         narrow_half=1 << (narrow_shift - 1),
         narrow_shift=narrow_shift,
         wide_offset=-(2**20) * wide.zero_point,

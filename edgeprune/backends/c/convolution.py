@@ -1,15 +1,28 @@
-"""Calls of the convolution kernels in `csrc/ep_conv.h`, for convolutions and for fully connected layers."""
+"""Calls of the convolution kernels in `csrc/ep_conv.h`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 
+import numpy as np
+
 from edgeprune.backends.c.addition import addition
-from edgeprune.backends.c.lowering import Lowered, Step, Variant
+from edgeprune.backends.c.fixed_point import fixed_point
+from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
 from edgeprune.backends.c.model import Model
 from edgeprune.backends.c.quantized import clamps
-from edgeprune.backends.c.rows import Rows, can_be_packed, packed, packed_rows, packed_steps, plain
+from edgeprune.backends.c.rows import (
+    Rows,
+    are_shared,
+    can_be_packed,
+    matrices,
+    packed,
+    packed_rescales,
+    packed_rows,
+    packed_steps,
+    structures,
+)
 
 
 @dataclass(frozen=True)
@@ -49,13 +62,16 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
     output = model.tensor(operator.outputs[0])
     low, high = clamps(operator, output)
     window = window.flat()
-    is_packed = variant != "plain" and all(can_be_packed(group) for group in groups)
+    short = [_short_rescales(group) for group in groups] if variant != "plain" else []
+    is_packed = variant != "plain" and None not in short and all(can_be_packed(group) for group in groups)
     if is_packed:
-        constants, definitions = packed(groups, output.zero_point)
+        zero = output.zero_point
+        rescales = [packed_rescales(group, pairs or (), zero) for group, pairs in zip(groups, short, strict=True)]
+        constants, definitions = packed([_in_columns(group, window) for group in groups], rescales)
         scratch_bytes = _packed_scratch(window, groups[0], step.added is None and (low, high) == (-128, 127))
     else:
-        constants, definitions = plain(groups, output.zero_point, (low, high))
-        scratch_bytes = _plain_scratch(window, groups[0], step.added is None)
+        constants, definitions = _plain(groups, output.zero_point, (low, high))
+        scratch_bytes = _plain_scratch(groups[0], step.added is None)
     definitions += _structure("window", "window_{step}", [str(value) for value in astuple(window)])
     if step.added is not None:
         definitions += addition(model, step.added, operator.outputs[0]).definition("addition_{step}")
@@ -67,6 +83,8 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
     kernel, pointer = ("packed", "(int32_t *)(void *){scratch}") if is_packed else ("plain", "{scratch}")
     arguments = ["{in0}", "{out0}", pointer if scratch_bytes else "NULL", other]
     arguments += ["&window_{step}", "rows_{step}", "&results_{step}", str(len(groups))]
+    if is_packed:
+        arguments.append("EP(multiply_pair_positive)" if low == output.zero_point else "EP(multiply_pair)")
     return Lowered(
         call=f"EP(convolve_{kernel})({', '.join(arguments)});",
         kernels=("ep_conv_packed" if is_packed else "ep_conv",),
@@ -75,6 +93,29 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
         definitions=definitions,
         overwrites=overwrites,
     )
+
+
+def _plain(groups: Sequence[Rows], zero: int, clamps: tuple[int, int]) -> tuple[tuple[Constant, ...], str]:
+    """Constants, and the C structures `rows_{step}` of each group, for any core."""
+    shared = are_shared(groups)
+    factors = [fixed_point(factor) for group in groups for factor in group.factors][: 1 if shared else None]
+    rescales = np.array([(factor.multiplier, factor.shift) for factor in factors], np.int32)
+    rows, depth = groups[0].weights.shape
+    step = 0 if shared else 2
+    members = [
+        f"{{{{{{weights}} + {at * rows * depth}, {{sums}} + {at * rows}, {{rescales}} + {at * rows * step}, "
+        f"{step}, {rows}, {depth}, {zero}, {clamps[0]}, {clamps[1]}}}}}"
+        for at in range(len(groups))
+    ]
+    return (*matrices(groups), Constant("rescales", rescales)), structures("plain_rows", "rows_{step}", members)
+
+
+def _short_rescales(group: Rows) -> list[tuple[int, int]] | None:
+    """Multipliers and shifts, 1 to 22, for the packed kernels; None where a row needs another shift."""
+    factors = [fixed_point(factor) for factor in group.factors]
+    if any(factor.multiplier and not -22 <= factor.shift <= -1 for factor in factors):
+        return None
+    return [(factor.multiplier, -factor.shift if factor.multiplier else 1) for factor in factors]
 
 
 def _other(model: Model, step: Step) -> tuple[str, tuple[int, ...]]:
@@ -87,17 +128,32 @@ def _other(model: Model, step: Step) -> tuple[str, tuple[int, ...]]:
 
 
 def _packed_scratch(window: Window, group: Rows, are_results_last: bool) -> int:
-    """Bytes that `EP(convolve_packed)` asks for."""
-    steps, rows = packed_steps(group), packed_rows(group)
+    """Bytes that `EP(convolve_packed)` asks for: both columns, results, rests of lines, a line."""
+    rows, run = packed_rows(group), window.kernel_width * window.depth
     kept = 0 if are_results_last and rows == len(group.weights) else 2 * rows
-    return 16 * steps + kept + (4 * steps if window.depth % 4 else 0)
+    is_run = (window.kernel_height, window.kernel_width) == (1, 1)
+    return (
+        16 * packed_steps(group) + kept + 2 * _fours(window.kernel_height * (run % 4)) + (0 if is_run else _fours(run))
+    )
 
 
-def _plain_scratch(window: Window, group: Rows, are_results_last: bool) -> int:
+def _in_columns(group: Rows, window: Window) -> Rows:
+    """The same with values in the order of packed columns: the fours of each line, then what is left of each line."""
+    rows, run = len(group.weights), window.kernel_width * window.depth
+    lines = group.weights.reshape(rows, window.kernel_height, run)
+    whole, rest = np.split(lines, [run // 4 * 4], axis=2)
+    return replace(group, weights=np.concatenate([whole.reshape(rows, -1), rest.reshape(rows, -1)], axis=1))
+
+
+def _fours(size: int) -> int:
+    """A size rounded up to a multiple of four."""
+    return -(-size // 4) * 4
+
+
+def _plain_scratch(group: Rows, are_results_last: bool) -> int:
     """Bytes that `EP(convolve_plain)` asks for."""
     rows, depth = group.weights.shape
-    is_run = (window.kernel_height, window.kernel_width, window.above, window.before) == (1, 1, 0, 0)
-    return int((0 if is_run else 2 * depth) + (0 if are_results_last else 2 * rows))
+    return int(2 * depth + (0 if are_results_last else 2 * rows))
 
 
 def _structure(kind: str, name: str, members: Sequence[str]) -> str:

@@ -110,8 +110,9 @@ class Model:
         return self.tensors[index]
 
     def activations(self, operator: Operator) -> tuple[int, ...]:
-        """The inputs that are computed, in order: those without data."""
-        return tuple(i for i in operator.inputs if i is not None and self.tensors[i].data is None)
+        """The inputs that are computed, in order: those without data that are no states."""
+        given = [(i, self.tensors[i]) for i in operator.inputs if i is not None]
+        return tuple(i for i, tensor in given if tensor.data is None and not tensor.variable)
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[int, ...]]:

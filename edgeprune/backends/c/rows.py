@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from edgeprune.backends import Array
-from edgeprune.backends.c.fixed_point import FixedPoint, fixed_point
 from edgeprune.backends.c.lowering import Constant
 from edgeprune.backends.c.model import Tensor
 from edgeprune.errors import UnsupportedError
@@ -28,7 +28,15 @@ class Rows:
 
     weights: Array
     sums: Array
-    factors: tuple[FixedPoint, ...]
+    factors: tuple[float, ...]
+
+    @cached_property
+    def bounds(self) -> tuple[Array, Array]:
+        """(rows,) int64 each: the lowest and the highest sum that int8 inputs can make."""
+        weights = self.weights.astype(np.int64)
+        lowest = self.sums + np.minimum(weights * 127, weights * -128).sum(axis=1)
+        highest = self.sums + np.maximum(weights * 127, weights * -128).sum(axis=1)
+        return lowest, highest
 
 
 def check_weights(weights: Tensor, bias: Tensor | None) -> None:
@@ -58,49 +66,44 @@ def rows_of(source: Tensor, weights: Tensor, bias: Tensor | None, output: Tensor
     starts = np.zeros(len(matrix), np.int64) if bias is None or bias.data is None else bias.data.astype(np.int64)
     sums = starts - source.zero_point * matrix.astype(np.int64).sum(axis=1)
     scales = weights.quantization.scales * (len(matrix) if len(weights.quantization.scales) == 1 else 1)
-    factors = tuple(fixed_point(source.scale * scale / output.scale) for scale in scales)
+    factors = tuple(source.scale * scale / output.scale for scale in scales)
     each = len(matrix) // groups
     parts = [slice(first, first + each) for first in range(0, len(matrix), each)]
     return tuple(Rows(matrix[part], sums[part], factors[part]) for part in parts)
 
 
-def plain(groups: Sequence[Rows], zero: int, clamps: tuple[int, int]) -> tuple[tuple[Constant, ...], str]:
-    """Constants, and the C structures `rows_{step}` of each group, for any core."""
-    shared = _shared(groups)
-    factors = groups[0].factors[:1] if shared else tuple(factor for group in groups for factor in group.factors)
-    constants = (
-        Constant("weights", np.concatenate([group.weights for group in groups])),
-        Constant("sums", _wrapped(np.concatenate([group.sums for group in groups]))),
-        Constant("rescales", np.array([(factor.multiplier, factor.shift) for factor in factors], np.int32)),
-    )
-    rows, depth = groups[0].weights.shape
-    step = 0 if shared else 2
-    members = [
-        f"{{{{{{weights}} + {at * rows * depth}, {{sums}} + {at * rows}, {{rescales}} + {at * rows * step}, "
-        f"{step}, {rows}, {depth}, {zero}, {clamps[0]}, {clamps[1]}}}}}"
-        for at in range(len(groups))
-    ]
-    return constants, _structures("plain_rows", members)
+def matrices(groups: Sequence[Rows]) -> tuple[Constant, Constant]:
+    """Weights and starts of sums as the plain kernels read them."""
+    weights = np.concatenate([group.weights for group in groups])
+    return Constant("weights", weights), Constant("sums", _wrapped(np.concatenate([group.sums for group in groups])))
 
 
-def packed(groups: Sequence[Rows], zero: int) -> tuple[tuple[Constant, ...], str]:
-    """Constants, and the C structures `rows_{step}` of each group, for cores with the DSP instructions."""
-    shared = _shared(groups)
+def packed(groups: Sequence[Rows], rescales: Sequence[Array]) -> tuple[tuple[Constant, ...], str]:
+    """Constants, and the C structures `rows_{step}` of each group, for cores with the DSP instructions.
+
+    Args:
+        rescales: Of each group, (packed rows, 3): multiplier, half a step and the zero point, shift.
+    """
+    shared = are_shared(groups)
     blocks = [_packed_blocks(group) for group in groups]
-    rescales = [_packed_rescales(group, zero) for group in groups[: 1 if shared else None]]
-    if shared:
-        rescales = [np.repeat(rescales[0][:1], _BLOCK, axis=0)]
-    constants = (
-        Constant("weights", np.concatenate(blocks)),
-        Constant("rescales", np.concatenate(rescales)),
-    )
+    kept = np.repeat(rescales[0][:1], _BLOCK, axis=0) if shared else np.concatenate(rescales)
+    constants = (Constant("weights", np.concatenate(blocks)), Constant("rescales", kept.astype(np.int32)))
     size, steps = blocks[0].size, packed_steps(groups[0])
     members = [
         f"{{{{{{weights}} + {at * size}, {{weights}} + {(at + 1) * size}, "
         f"{{rescales}} + {0 if shared else at * rescales[0].size}, {-12 * _BLOCK if shared else 0}, {steps}}}}}"
         for at in range(len(groups))
     ]
-    return constants, _structures("packed_rows", members)
+    return constants, structures("packed_rows", "rows_{step}", members)
+
+
+def packed_rescales(group: Rows, short: Sequence[tuple[int, int]], zero: int) -> Array:
+    """(packed rows, 3) int32 of multipliers and shifts: half a step and the zero point come between."""
+    found = np.zeros((packed_rows(group), 3), np.int32)
+    found[:, 2] = 1
+    for at, (multiplier, shift) in enumerate(short):
+        found[at] = multiplier, (1 << (shift - 1)) + zero * (1 << shift), shift
+    return found
 
 
 def packed_steps(group: Rows) -> int:
@@ -114,19 +117,16 @@ def packed_rows(group: Rows) -> int:
 
 
 def can_be_packed(group: Rows) -> bool:
-    """Whether the packed kernels are exact for any int8 input; `ep_conv.h` says why these are the bounds."""
-    weights = group.weights.astype(np.int64)
-    highest = group.sums + np.maximum(weights * 127, weights * -128).sum(axis=1)
-    lowest = group.sums + np.minimum(weights * 127, weights * -128).sum(axis=1)
-    largest = np.maximum(np.abs(highest), np.abs(lowest))
-    padded = _padded(group)
-    first, second = padded[0::2].astype(np.int64), padded[1::2].astype(np.int64)
-    return bool(
-        np.all(largest < 2**30)
-        and np.all(largest[1::2] < 2**23)
-        and np.all(second * 256 + first >= -(2**15))
-        and all(-22 <= factor.shift <= -1 or factor.multiplier == 0 for factor in group.factors)
-    )
+    """Whether the packed kernels' sums are exact for any int8 input; `ep_packed.h` says why these are the bounds."""
+    largest = np.maximum(*(np.abs(bound) for bound in group.bounds))
+    padded = _padded(group).astype(np.int64)
+    halves = padded[1::2] * 256 + padded[0::2]
+    return bool(np.all(largest < 2**30) and np.all(largest[1::2] < 2**23) and np.all(halves >= -(2**15)))
+
+
+def are_shared(groups: Sequence[Rows]) -> bool:
+    """Whether all rows have one factor."""
+    return len({factor for group in groups for factor in group.factors}) == 1
 
 
 def _padded(group: Rows) -> Array:
@@ -148,25 +148,12 @@ def _packed_blocks(group: Rows) -> Array:
     return np.concatenate([starts, body], axis=1).ravel()
 
 
-def _packed_rescales(group: Rows, zero: int) -> Array:
-    """(rows, 3) int32: multiplier, half a step and the zero point, shift."""
-    found = np.zeros((packed_rows(group), 3), np.int32)
-    found[:, 2] = 1
-    for at, factor in enumerate(group.factors):
-        shift = -factor.shift if factor.multiplier else 1
-        found[at] = factor.multiplier, (1 << (shift - 1)) + zero * (1 << shift), shift
-    return found
-
-
-def _shared(groups: Sequence[Rows]) -> bool:
-    return len({factor for group in groups for factor in group.factors}) == 1
-
-
 def _wrapped(values: Array) -> Array:
     wrapped: Array = ((values + 2**31) % 2**32 - 2**31).astype(np.int32)
     return wrapped
 
 
-def _structures(kind: str, members: Sequence[str]) -> str:
+def structures(kind: str, name: str, members: Sequence[str]) -> str:
+    """A constant array of C structures, one of each initializer."""
     lines = ",\n    ".join(members)
-    return f"static const struct EP({kind}) rows_{{step}}[{len(members)}] = {{{{\n    {lines},\n}}}};\n"
+    return f"static const struct EP({kind}) {name}[{len(members)}] = {{{{\n    {lines},\n}}}};\n"

@@ -33,7 +33,7 @@ def adding(
 
 def sums(model: Model, values: Array, folder: Path, computed: int) -> Array:
     source, library = folder / "sum.c", folder / f"sum{computed}.so"
-    lines = ['#include "ep_add.h"', addition(model, model.operators[0], computed).definition("by").format()]
+    lines = ['#include "ep_kernels.h"', addition(model, model.operators[0], computed).definition("by").format()]
     lines += ["void run(const int8_t *a, const int8_t *b, int8_t *c, int32_t n);"]
     lines += ["void run(const int8_t *a, const int8_t *b, int8_t *c, int32_t n) { test_add_run(a, b, c, n, &by); }"]
     source.write_text("\n".join([*lines, ""]))

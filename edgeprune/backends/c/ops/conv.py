@@ -11,6 +11,7 @@ from edgeprune.backends.c.rows import check_weights, rows_of
 from edgeprune.errors import UnsupportedError
 
 KINDS = ("CONV_2D",)
+PADS = True
 
 
 def check(model: Model, operator: Operator) -> None:
@@ -50,6 +51,8 @@ def _window(operator: Operator, source: Tensor, weights: Tensor, output: Tensor)
     stride_y, stride_x = int(operator.options["stride_h"]), int(operator.options["stride_w"])
     dilation_y = int(operator.options.get("dilation_h_factor", 1))
     dilation_x = int(operator.options.get("dilation_w_factor", 1))
+    above = _padding(height, out_height, kernel_height, stride_y, dilation_y)
+    before = _padding(width, out_width, kernel_width, stride_x, dilation_x)
     return Window(
         batches,
         height,
@@ -64,8 +67,8 @@ def _window(operator: Operator, source: Tensor, weights: Tensor, output: Tensor)
         stride_x,
         dilation_y,
         dilation_x,
-        above=_padding(height, out_height, kernel_height, stride_y, dilation_y),
-        before=_padding(width, out_width, kernel_width, stride_x, dilation_x),
+        above=int(operator.options.get("pad_top", above)),
+        before=int(operator.options.get("pad_left", before)),
         zero=source.zero_point,
     )
 

@@ -1,12 +1,28 @@
-"""FULLY_CONNECTED of int8 tensors: a convolution of one-pixel patches, one pixel for each input vector."""
+"""FULLY_CONNECTED of int8 tensors."""
 
 from __future__ import annotations
 
-from edgeprune.backends.c.convolution import Window, convolution
-from edgeprune.backends.c.lowering import Lowered, Step, Variant
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
 from edgeprune.backends.c.model import Model, Operator, Tensor
 from edgeprune.backends.c.quantized import clamps
-from edgeprune.backends.c.rows import check_weights, rows_of
+from edgeprune.backends.c.rounding import Thresholds, long_rescale, short_rescale, thresholds
+from edgeprune.backends.c.rows import (
+    Rows,
+    are_shared,
+    can_be_packed,
+    check_weights,
+    matrices,
+    packed,
+    packed_rescales,
+    packed_rows,
+    packed_steps,
+    rows_of,
+    structures,
+)
 from edgeprune.errors import UnsupportedError
 
 KINDS = ("FULLY_CONNECTED",)
@@ -26,17 +42,77 @@ def check(model: Model, operator: Operator) -> None:
         raise UnsupportedError(f"values of {source.dtype} to {output.dtype} are not supported", hint="int8 ones are")
     check_weights(weights, bias)
     clamps(operator, output)
+    rows = _rows(model, operator)
+    largest = np.maximum(*(np.abs(bound) for bound in rows.bounds))
+    if np.any(largest >= 2**31) or np.any(largest * np.array(rows.factors) >= 2**31):
+        raise UnsupportedError("sums or results beyond 32 bits are not supported")
+    between = _thresholds(rows, output.zero_point)
+    if any(long_rescale(factor, within) is None for factor, within in between.items()):
+        raise UnsupportedError("scales that no integer multiplier stands for exactly are not supported")
 
 
 def lower(model: Model, step: Step, variant: Variant) -> Lowered:
     """The layer as one call."""
     assert step.added is None
-    check(model, step.operator)
-    source, weights, bias, output = _tensors(model, step.operator)
-    rows, depth = weights.shape
-    vectors = output.size // rows
-    window = Window(1, 1, vectors, depth, depth, 1, vectors, 1, 1, 1, 1, 1, 1, above=0, before=0, zero=0)
-    return convolution(model, step, window, rows_of(source, weights, bias, output), variant)
+    operator = step.operator
+    check(model, operator)
+    output = model.tensor(operator.outputs[0])
+    rows = _rows(model, operator)
+    between = _thresholds(rows, output.zero_point)
+    short = [short_rescale(factor, within) for factor, within in between.items()] if variant != "plain" else [None]
+    if None not in short and can_be_packed(rows):
+        return _packed(rows, dict(zip(between, short, strict=True)), output, clamps(operator, output))
+    return _plain(rows, between, output, clamps(operator, output))
+
+
+def _packed(
+    rows: Rows, short: Mapping[float, tuple[int, int] | None], output: Tensor, ends: tuple[int, int]
+) -> Lowered:
+    """For cores with the DSP instructions."""
+    pairs = [pair for factor in rows.factors if (pair := short[factor]) is not None]
+    constants, definitions = packed([rows], [packed_rescales(rows, pairs, output.zero_point)])
+    count, depth = rows.weights.shape
+    is_last = count % 4 == 0 and ends == (-128, 127)
+    arguments = f"{output.size // count}, {depth}, {count}, {ends[0]}, {ends[1]}, rows_{{step}}"
+    return Lowered(
+        call=f"EP(multiply_vectors_packed)({{in0}}, {{out0}}, (int32_t *)(void *){{scratch}}, {arguments});",
+        kernels=("ep_dense_packed",),
+        constants=constants,
+        scratch_bytes=8 * packed_steps(rows) + (0 if is_last else packed_rows(rows)),
+        definitions=definitions,
+    )
+
+
+def _plain(rows: Rows, between: Mapping[float, Thresholds], output: Tensor, ends: tuple[int, int]) -> Lowered:
+    """For any core."""
+    shared = are_shared([rows])
+    long = {factor: long_rescale(factor, within) for factor, within in between.items()}
+    rescales = np.array([long[factor] for factor in rows.factors[: 1 if shared else None]], np.int32)
+    count, depth = rows.weights.shape
+    members = f"{{weights}}, {{sums}}, {{rescales}}, {0 if shared else 3}, {count}, {depth}"
+    members = f"{{{{{members}, {output.zero_point}, {ends[0]}, {ends[1]}}}}}"
+    return Lowered(
+        call=f"EP(multiply_vectors)({{in0}}, {{out0}}, {output.size // count}, rows_{{step}});",
+        kernels=("ep_dense",),
+        constants=(*matrices([rows]), Constant("rescales", rescales)),
+        definitions=structures("dense_rows", "rows_{step}", [members]),
+    )
+
+
+def _rows(model: Model, operator: Operator) -> Rows:
+    source, weights, bias, output = _tensors(model, operator)
+    (rows,) = rows_of(source, weights, bias, output)
+    return rows
+
+
+def _thresholds(rows: Rows, zero: int) -> dict[float, Thresholds]:
+    """Of each factor, within the bounds of all its rows."""
+    lowest, highest = rows.bounds
+    found = {}
+    for factor in dict.fromkeys(rows.factors):
+        having = np.array(rows.factors) == factor
+        found[factor] = thresholds(factor, zero, int(lowest[having].min()), int(highest[having].max()))
+    return found
 
 
 def _tensors(model: Model, operator: Operator) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
