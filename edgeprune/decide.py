@@ -39,8 +39,8 @@ class Seen(Value):
     Attributes:
         plain: The estimate without a correction of the whole (those of single operators are in it).
         cost: What was profiled.
-        typical_s: What it takes on an ordinary day: of a measured file its ratio to the dense one times that one's
-            median, of an estimate the central value; None where latency is unknown.
+        typical_s: What it takes on an ordinary day: of a measured file its ratio to the dense one times what that one
+            usually takes, of an estimate the central value; None where latency is unknown.
     """
 
     plain: Cost
@@ -167,7 +167,7 @@ def search(
     guard: float,
     seen: Callable[[Sequence[P]], tuple[Sequence[Trial], Sequence[Seen]]],
     propose: Callable[[Sequence[P], Rehearse], P | None],
-    train: Callable[[int, P], P],
+    train: Callable[[int, Sequence[P], int], P],
 ) -> tuple[list[P], Accept | GiveUp]:
     """Play until a trial is accepted or given up; everything that was tried, in order, and the verdict.
 
@@ -175,7 +175,7 @@ def search(
         first: A plan that was rehearsed.
         seen: The trials of what was tried, and the anchors, as the device model sees them by now.
         propose: A plan that was not tried, rehearsed; None when there is none.
-        train: The plan, trained and confirmed, as round number 1, 2, ...
+        train: The plan at an index of what was tried, trained and confirmed, as round number 1, 2, ...
     """
     history, played, stuck = [first], 0, False
     while True:
@@ -187,7 +187,7 @@ def search(
             history += [] if found is None else [found]
         elif isinstance(decision, Train):
             played, stuck = played + 1, False
-            history[decision.trial] = train(played, history[decision.trial])
+            history[decision.trial] = train(played, history, decision.trial)
         else:
             return history, decision
 

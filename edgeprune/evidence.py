@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from edgeprune.cost import Correction, Measurement, Source
 from edgeprune.decide import Rehearse, Seen, Trial, first_aim
@@ -28,11 +29,16 @@ class Tried:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The same profiles beside what the device model says, with all that was learnt about single operators."""
+    """The same profiles beside what the device model says, with all that was learnt about single operators.
+
+    Attributes:
+        usual_s: What the dense file takes, a median over the profiles that it was timed beside; None without any.
+    """
 
     anchors: tuple[Seen, ...]
     trials: tuple[Trial, ...]
     ops: dict[str, float]
+    usual_s: float | None
 
     def aim(self, decided: Rehearse) -> Rehearse:
         """The decided aim with the factors on single operators, which its line was drawn for."""
@@ -48,7 +54,7 @@ def evidence(job: Job, anchors: Sequence[tuple[Plan, Measurement]], tried: Seque
     """What the profiles so far say.
 
     Only measured operators teach: the estimate of an exported file comes from the same prices. What was timed beside
-    the dense model typically takes its ratio of the dense model's own median, whatever the machine was like that time.
+    the dense file typically takes its ratio of what that one usually takes, whatever the machine was like that time.
 
     Args:
         anchors: Plans that were profiled and are no candidates: the dense model first, the smallest one.
@@ -60,7 +66,8 @@ def evidence(job: Job, anchors: Sequence[tuple[Plan, Measurement]], tried: Seque
     ops = op_factors([(plain.of(plan).ops, found.ops) for plan, found in measured])
     bent = replace(job.costing, correction=Correction(ops=ops))
 
-    usual_s = anchors[0][1].typical_s if anchors else None
+    beside_s = [found.reference_s for _, found in profiles if found.reference_s is not None]
+    usual_s = median(beside_s) if beside_s else None
 
     def seen(plan: Plan, found: Measurement) -> Seen:
         beside = None if usual_s is None or found.to_reference is None else found.to_reference * usual_s
@@ -75,7 +82,7 @@ def evidence(job: Job, anchors: Sequence[tuple[Plan, Measurement]], tried: Seque
         )
         for one in tried
     )
-    return Evidence(tuple(seen(plan, found) for plan, found in anchors), trials, ops)
+    return Evidence(tuple(seen(plan, found) for plan, found in anchors), trials, ops, usual_s)
 
 
 def first(job: Job, anchors: Sequence[tuple[Plan, Measurement]]) -> Rehearse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -58,7 +59,7 @@ class Job:
     notes: tuple[str, ...] = ()  # what the user must know of the captured model and of what is not exported
     left_whole: frozenset[str] = frozenset()  # groups that did not pass the check
     start: Captured | None = None  # the whole model after stages of pruning; None: the dense model
-    usual_s: float | None = None  # what the dense model's file took when it was timed first
+    usual_s: float | None = None  # what the dense model's file usually takes; None before that is known
     within: Plan | None = None  # what plans may still keep after stages without regrowth; None: everything
 
     @property
@@ -73,7 +74,11 @@ class Job:
 
     def after_stage(self, start: Captured, levels: Levels, within: Plan | None) -> Job:
         """The job of the next stage; its teacher is the same dense model."""
-        job = replace(self, start=start, levels=levels, within=within)
+        return self.changed(start=start, levels=levels, within=within)
+
+    def changed(self, **fields: Any) -> Job:
+        """This job with other fields; what its teacher has computed is kept."""
+        job = replace(self, **fields)
         if "teacher" in self.__dict__:  # its outputs took a pass over the training data
             job.__dict__["teacher"] = self.teacher
         return job

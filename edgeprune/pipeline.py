@@ -79,7 +79,6 @@ def _run(run: Run, workload: Workload, progress: Progress) -> FitRecord:
     torch.manual_seed(run.spec.fit.seed)
     job = open_job(run, workload, progress)
     dense = _dense(job)
-    job = replace(job, usual_s=dense.measurement.reference_s)
     floor = run.stage("floor", Floor, lambda: stages.floor(job, dense))
     if not floor.feasible:
         return _finished(run, infeasible(job, dense, floor))

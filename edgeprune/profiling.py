@@ -48,9 +48,8 @@ from edgeprune.values import Value
 
 RUNS = 200
 MIN_TIME_S = 1.0
+_TOLD = 1.02  # a correction to the machine's usual speed that is worth a note
 _PAIRED_TIME_S = 3.0  # of the file itself: long enough to meet the states that a shared machine goes through
-_USUAL = 0.08  # how far a reference may be from its usual time without a further attempt
-_ATTEMPTS = 3
 _COOL_DOWN_S = 3.0
 _OP_RUNS = 200
 _INPUT_SAMPLES = 8
@@ -83,9 +82,8 @@ def profile(
         inputs: Samples (n, ...) float32 as the model was trained on, images NCHW; noise when None.
         per_op: Fill the operator table, from a pass of its own.
         latency: A calibrated or corrected device model instead of the shipped one (estimates only).
-        reference: Timed between stretches of this file (measured only). Where it takes far longer or shorter than
-            usual the machine is not what other files were timed on, and another attempt is made; that is decided
-            without a look at the file's own times.
+        reference: Timed between stretches of this file (measured only). Where it runs faster than usual, so does the
+            machine, and the verdict's latency is that of its usual speed. Never the other way: what is slow counts.
 
     Raises:
         MeasurementError: The machine changed its speed during the run and its repetition.
@@ -168,9 +166,9 @@ class Reference:
     path: Path
     usual_s: float | None = None
 
-    def apart(self, seconds: float) -> float:
-        """How far a median is from the usual one, in either direction; 0.1 is 10 %."""
-        return 0.0 if self.usual_s is None else max(seconds / self.usual_s, self.usual_s / seconds) - 1
+    def slowed(self, seconds: float) -> float:
+        """How much slower the machine usually is than beside a reference that took so long; at least 1."""
+        return 1.0 if self.usual_s is None else max(1.0, self.usual_s / seconds)
 
 
 @dataclass(frozen=True)
@@ -194,13 +192,12 @@ def _steady_run(
     reference: Reference | None,
     progress: Progress,
 ) -> _Run:
-    """One run; a disturbed one is repeated once after a pause, one at an unusual speed of the machine twice."""
+    """One run; a disturbed one is repeated once after a pause."""
     needed = needed_runs(QUANTILES[at])
-    faults: list[str] = []
-    unusual: list[tuple[float, _Run]] = []
+    faults = []
     beside: dict[str, Any] = {"reference": reference.path, "min_time_s": _PAIRED_TIME_S} if reference else {}
-    for attempt in range(_ATTEMPTS):
-        progress.note(f"timing {path.name} on {runtime}, {threads} thread(s)" + (", again" if attempt else ""))
+    for attempt in (1, 2):
+        progress.note(f"timing {path.name} on {runtime}, {threads} thread(s)" + (", again" if attempt > 1 else ""))
         run = _run(run_bench([path], runtime, threads, max(runs, needed), samples, **beside))
         if len(run.latencies_s) < needed and not run.disturbed:
             raise MeasurementError(
@@ -208,18 +205,11 @@ def _steady_run(
                 where=str(path),
                 hint="judge on p50, or estimate instead of measuring",
             )
-        if run.disturbed:
-            faults.append(_fault(run))
-            if len(faults) > 1:
-                break
-        else:
-            apart = reference.apart(run.paired.reference_s) if reference and run.paired else 0.0
-            if apart <= _USUAL:
-                return run
-            unusual.append((apart, run))
-        time.sleep(_COOL_DOWN_S)
-    if unusual:
-        return min(unusual, key=lambda found: found[0])[1]
+        if not run.disturbed:
+            return run
+        faults.append(_fault(run))
+        if attempt == 1:
+            time.sleep(_COOL_DOWN_S)
     raise MeasurementError(
         f"the machine was not itself during the run and its repetition: {'; '.join(faults)}",
         where=str(path),
@@ -294,7 +284,8 @@ def _measured(
     reference: Reference | None,
 ) -> Measurement:
     document, latencies_s = run.document, run.latencies_s
-    lower, upper = bounds(latencies_s, QUANTILES[at])
+    slowed = reference.slowed(run.paired.reference_s) if reference and run.paired else 1.0
+    lower, upper = (slowed * bound for bound in bounds(latencies_s, QUANTILES[at]))
     cost = Cost(
         source=Source.MEASURED,
         latency_s=upper,
@@ -317,11 +308,11 @@ def _measured(
         load_s=document["load_ns"] * 1e-9,
         ops=op_table(times, contents.ops),
         environment=_environment(run, at),
-        notes=_notes(run, reference),
+        notes=_notes(run, slowed),
     )
 
 
-def _notes(run: _Run, reference: Reference | None) -> tuple[str, ...]:
+def _notes(run: _Run, slowed: float) -> tuple[str, ...]:
     notes = []
     warm = run.document["warm_up"]
     if not warm["settled"]:
@@ -331,10 +322,10 @@ def _notes(run: _Run, reference: Reference | None) -> tuple[str, ...]:
     if run.paired is not None and run.paired.kept < 1:
         left_out = f"{(1 - run.paired.kept) * 100:.0f} % of the run"
         notes.append(f"{left_out} left out: the dense file beside it was far slower than usual")
-    if run.paired is not None and reference is not None and reference.apart(run.paired.reference_s) > _USUAL:
-        assert reference.usual_s is not None
-        change = run.paired.reference_s / reference.usual_s - 1
-        notes.append(f"the dense file beside it took {change * 100:+.0f} % of its usual time, in {_ATTEMPTS} attempts")
+    if slowed > _TOLD:
+        notes.append(
+            f"the latency is {slowed:.2f} times what was timed: the dense file beside it ran faster than usual"
+        )
     return tuple(notes)
 
 

@@ -47,9 +47,10 @@ def play(
         plans = job.run.stage(f"round-{playing}-plan-{number}", Race, solved).plans
         return _rehearsed(job, playing, number, plans[0]) if plans else None
 
-    def train(number: int, played: Played) -> Played:
+    def train(number: int, history: Sequence[Played], trial: int) -> Played:
+        played, settled = history[trial], job.changed(usual_s=known(history).usual_s)
         plan = played.planned.plan
-        tuned = job.run.stage(f"round-{number}-tuned", Tuned, lambda: stages.finish(job, number, plan))
+        tuned = job.run.stage(f"round-{number}-tuned", Tuned, lambda: stages.finish(settled, number, plan))
         return replace(played, tuned=tuned, round=number)
 
     return search(

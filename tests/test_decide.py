@@ -204,7 +204,8 @@ class Scripted:
             return None
         return Plan(fits[-1], self.profile(fits[-1]))
 
-    def train(self, number: int, plan: Plan) -> Plan:
+    def train(self, number: int, history: Sequence[Plan], trial: int) -> Plan:
+        plan = history[trial]
         assert plan.confirmed is None, "nothing is confirmed twice"
         assert number == len(self.rounds) + 1
         self.rounds.append(replace(plan, confirmed=self.profile(plan.place)))
