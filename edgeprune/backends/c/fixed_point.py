@@ -1,8 +1,8 @@
 """Real factors as 32-bit integers with a shift, the way the int8 specification of TensorFlow Lite rescales sums.
 
-A sum x is rescaled by multiplier * 2 ** (shift - 31): a rounding doubling high multiplication, then a rounding division by
-a power of two, each rounding halves away from zero. (Jacob et al. 2018, "Quantization and Training of Neural Networks
-for Efficient Integer-Arithmetic-Only Inference", section 2.2.)
+A sum x is rescaled by multiplier * 2 ** (shift - 31): a doubling high multiplication that rounds halves up, then a
+division by a power of two that rounds halves away from zero. (Jacob et al. 2018, "Quantization and Training of Neural
+Networks for Efficient Integer-Arithmetic-Only Inference", section 2.2.)
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def rescale(values: Array, factor: FixedPoint) -> Array:
     """What `EP(rescale)` makes of 32-bit sums; int64 in and out, without saturation of the left shift."""
     left, right = max(factor.shift, 0), max(-factor.shift, 0)
     product = values.astype(np.int64) * 2**left * factor.multiplier
-    high = np.sign(product) * ((np.abs(product) + 2**30) >> 31)
+    high = (product + 2**30) >> 31
     half = (1 << right) >> 1
     rounded: Array = np.sign(high) * ((np.abs(high) + half) >> right)
     return rounded
