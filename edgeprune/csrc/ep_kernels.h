@@ -67,5 +67,6 @@ static inline int8_t EP(clamped)(int32_t value, int32_t low, int32_t high)
 #include "ep_resize.h"
 #include "ep_softmax.h"
 #include "ep_table.h"
+#include "ep_transpose_conv.h"
 
 #endif
