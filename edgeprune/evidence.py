@@ -53,17 +53,17 @@ def guard(job: Job) -> float:
 def evidence(job: Job, anchors: Sequence[tuple[Plan, Measurement]], tried: Sequence[Tried] = ()) -> Evidence:
     """What the profiles so far say.
 
-    Only measured operators teach: the estimate of an exported file comes from the same prices. What was timed beside
-    the dense file typically takes its ratio of what that one usually takes, whatever the machine was like that time.
+    Only operators that were run teach: the estimate of an exported file comes from the same prices. What was timed
+    beside the dense file typically takes its ratio of what that one usually takes, whatever the machine was like.
 
     Args:
         anchors: Plans that were profiled and are no candidates: the dense model first, the smallest one.
     """
     profiles = [*anchors, *((one.plan, one.rehearsed) for one in tried)]
     profiles += [(one.plan, one.confirmed) for one in tried if one.confirmed is not None]
-    measured = [(plan, found) for plan, found in profiles if found.cost.source is Source.MEASURED]
+    run = [(plan, found) for plan, found in profiles if found.cost.source is not Source.ESTIMATED]
     plain = replace(job.costing, correction=Correction())
-    ops = op_factors([(plain.of(plan).ops, found.ops) for plan, found in measured])
+    ops = op_factors([(plain.of(plan).ops, found.ops) for plan, found in run])
     bent = replace(job.costing, correction=Correction(ops=ops))
 
     beside_s = [found.reference_s for _, found in profiles if found.reference_s is not None]

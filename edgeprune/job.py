@@ -17,7 +17,7 @@ from edgeprune.device.estimate import estimate
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.standing import without_model_hint
-from edgeprune.errors import UsageError, missing_extra
+from edgeprune.errors import QualityError, UsageError, missing_extra
 from edgeprune.profiling import Reference, profile
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Costing
@@ -61,6 +61,11 @@ class Job:
     start: Captured | None = None  # the whole model after stages of pruning; None: the dense model
     usual_s: float | None = None  # what the dense model's file usually takes; None before that is known
     within: Plan | None = None  # what plans may still keep after stages without regrowth; None: everything
+
+    @property
+    def runs_files(self) -> bool:
+        """Whether files are run where they are profiled: on this machine, or on an emulated core."""
+        return self.target.latency == "measured" or self.target.runtime(self.runtime).emulated
 
     @property
     def deployed(self) -> str:
@@ -138,7 +143,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     target, runtime = aim.target, aim.runtime
     offered = target.runtime(runtime)
     formats = _formats(spec.fit.formats, offered.backend)
-    budget, energy = within_energy(spec.budget.parsed(), target)
+    budget, energy = within_energy(within_memories(spec.budget.parsed(), target, runtime), target)
     wanted = spec.fit.device
     cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
@@ -217,7 +222,13 @@ def export(
         module = captured.module.cpu().eval()
         with job.run.write_folder(key) as work:
             artifact = backends.get(backend).export(
-                module, example, work, precision, calibration if precision == "int8" else None, RangePolicy()
+                module,
+                example,
+                work,
+                precision,
+                calibration if precision == "int8" else None,
+                RangePolicy(),
+                job.target,
             )
             (work / "artifact.json").write_text(
                 artifact.model_copy(update={"path": backends.place(artifact)}).model_dump_json()
@@ -238,10 +249,29 @@ def profiled(job: Job, artifact: Artifact, runtime: str | None = None, macs: int
         threads=job.threads if runtime in (None, job.runtime) else None,
         at=job.budget.at,
         inputs=inputs(job, 8).cpu().numpy(),
+        must_fit=False,
         reference=reference(job) if artifact.backend == job.deployed and runtime in (None, job.runtime) else None,
         progress=job.progress,
     )
+    if found.counts is not None and found.counts.mismatches:
+        raise QualityError(
+            f"{found.counts.mismatches} output values differ from the reference kernels",
+            where=str(artifact.path),
+            hint="this is a fault in edgeprune's C kernels; please report the model",
+        )
     return found.model_copy(update={"cost": found.cost.model_copy(update={"macs": macs})})
+
+
+def within_memories(budget: Budget, target: Target, runtime: str) -> Budget:
+    """The budget with the memories of a microcontroller as limits too: what is executed for it must fit them."""
+    if not target.runtime(runtime).emulated:
+        return budget
+    memory = target.memory
+    sizes = {"ram_bytes": memory.ram_block_bytes or memory.ram_bytes, "size_bytes": memory.flash_bytes}
+    given = {name: getattr(budget, name) for name in sizes}
+    return budget.model_copy(
+        update={name: min(filter(None, (limit, given[name])), default=None) for name, limit in sizes.items()}
+    )
 
 
 def reference(job: Job) -> Reference | None:

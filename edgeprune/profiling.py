@@ -27,6 +27,7 @@ from edgeprune.device.estimate import estimate
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.ops import Op
 from edgeprune.device_lock import device_lock
+from edgeprune.emulated import profile_emulated
 from edgeprune.errors import MeasurementError, UsageError, missing_extra
 from edgeprune.percentiles import (
     QUANTILES,
@@ -55,6 +56,7 @@ _OP_RUNS = 200
 _INPUT_SAMPLES = 8
 _TIMEOUT_S = 900
 _ARENAS = ("tflm", "edgeprune-c")  # runtimes whose RAM is an arena that the file's backend can plan
+_EMULATED = ("tflite", "c")  # backends whose files are executed: a .tflite file is written as C for it
 _NOISE_REPEATS = 10
 
 
@@ -70,9 +72,10 @@ def profile(
     per_op: bool = True,
     latency: DeviceModel | None = None,
     reference: Reference | None = None,
+    must_fit: bool = True,
     progress: Progress = SILENT,
 ) -> Measurement:
-    """The cost of a model file on a target, op by op.
+    """The cost of a model file on a target, op by op: executed on an emulated core where the runtime says so.
 
     Args:
         path: A .tflite, .onnx or OpenVINO .xml file.
@@ -85,7 +88,10 @@ def profile(
         reference: Timed between stretches of this file (measured only). Where it runs faster than usual, so does the
             machine, and the verdict's latency is that of its usual speed. Never the other way: what is slow counts.
 
+        must_fit: Whether what overflows the memories of an emulated target is an error rather than a cost.
+
     Raises:
+        BudgetError: It overflows the memories of an emulated target.
         MeasurementError: The machine changed its speed during the run and its repetition.
         MissingExtraError: The runtime is not installed.
         UsageError: The file cannot be read, or the target does not run it.
@@ -94,6 +100,8 @@ def profile(
     if not path.is_file():
         raise UsageError("there is no such model file", where=str(path))
     runtime = runtime or default_runtime(target, backend.NAME, path)
+    if target.runtime(runtime).emulated and backend.NAME in _EMULATED:
+        return profile_emulated(path, target, must_fit=must_fit, progress=progress)
     if target.runtime(runtime).backend != backend.NAME:
         raise UsageError(
             f"runtime {runtime} of target {target.name} takes files for {target.runtime(runtime).backend}",
@@ -121,7 +129,7 @@ def default_runtime(target: Target, backend: str, path: Path) -> str:
     Raises:
         UsageError: None of the target's runtimes does.
     """
-    if target.runtime().backend == backend:
+    if target.runtime().backend == backend or (target.runtime().emulated and backend in _EMULATED):
         return target.default_runtime
     for name, offered in target.runtimes.items():
         if offered.backend == backend:

@@ -199,7 +199,7 @@ def floor(job: Job, dense: Dense) -> Floor:
     found = reach(costing, bounds(job, aim), job.levels, job.run.spec.fit.solver_limit_s)
     slowest = tuple(op.name for op in sorted(found.cost.ops, key=lambda op: -(op.latency_s or 0.0))[:_BINDING])
     binding = tuple(f"{layer} ({short.what})" for short in found.shortfalls for layer in short.layers) or slowest
-    if job.target.latency != "measured":
+    if not job.runs_files:
         return Floor(feasible=found.feasible, measurement=found.cost, binding=binding, aim=aim)
     plan = smallest_plan(costing, job.levels)
     pruned = prune(job.captured, job.groups, plan)
@@ -215,7 +215,7 @@ def floor(job: Job, dense: Dense) -> Floor:
 def anchors(job: Job, dense: Dense, floor: Floor) -> tuple[tuple[Plan, Measurement], ...]:
     """The profiled files that are no candidates: the dense model's and, where it was measured, the smallest one's."""
     found = [(Plan(keep={}), dense.measurement)]
-    if job.target.latency == "measured":
+    if job.runs_files:
         found.append((smallest_plan(job.costing, job.levels), floor.measurement))
     return tuple(found)
 

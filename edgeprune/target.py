@@ -77,6 +77,8 @@ class Runtime(Value):
         precisions: What may be deployed, the preferred one first.
         channel_step: Widths are multiples of this, so that no lane of the kernels runs empty.
         profile: Stem of the device profile; empty when there is none.
+        emulated: Whether files are executed on an emulated core where they are profiled. The device model is then what
+            plans start from, and the counts correct it.
     """
 
     backend: Literal["tflite", "onnxruntime", "openvino", "c"]
@@ -84,6 +86,7 @@ class Runtime(Value):
     precisions: tuple[Literal["int8", "fp32"], ...] = ("int8", "fp32")
     channel_step: int = Field(1, ge=1)
     profile: str = ""
+    emulated: bool = False
 
 
 class Citation(Value):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgeprune.quantization.ranges import RangePolicy
+    from edgeprune.target import Target
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Precision = Literal["int8", "fp32"]
@@ -116,8 +117,12 @@ class Backend(Protocol):
         precision: Precision,
         calibration: Array | None,
         ranges: RangePolicy | None,
+        target: Target | None = None,
     ) -> Artifact:
-        """Write the artifact into `folder`. Calibration samples (n, ...) and a range policy are needed for int8."""
+        """Write the artifact into `folder`. Calibration samples (n, ...) and a range policy are needed for int8.
+
+        `target` decides where the format has a choice, such as which kernels a C library holds.
+        """
         ...
 
     def load(self, path: Path, threads: int = 1) -> Session: ...

@@ -43,6 +43,9 @@ Step = Annotated[int | None, typer.Option(metavar="N", help="Widths are multiple
 Distill = Annotated[bool | None, typer.Option("--distill/--no-distill", help="Learn from the dense model.")]
 Ram = Annotated[str | None, typer.Option("--ram", metavar="SIZE", help="Limit on peak memory: 256KiB.")]
 Size = Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Limit on the file: 1MB.")]
+Flash = Annotated[
+    str | None, typer.Option("--flash", metavar="SIZE", help="The same as --size, as it is called on microcontrollers.")
+]
 Macs = Annotated[
     str | None, typer.Option("--macs", metavar="COUNT", help="Limit on multiply-accumulates of the design: 40M.")
 ]
@@ -90,6 +93,17 @@ def parsed_shape(text: str | None) -> tuple[int, ...] | None:
             f"cannot read the shape {text!r}", where="--input", hint="write it like 1x3x32x32, batch first"
         )
     return tuple(int(size) for size in text.split("x"))
+
+
+def one_size(size: str | None, flash: str | None) -> str | None:
+    """The limit on size, which has two names.
+
+    Raises:
+        UsageError: Both are given.
+    """
+    if size and flash:
+        raise UsageError("--size and --flash are one limit", where="--flash", hint="give one of them")
+    return size or flash
 
 
 def overrides(settings: list[str] | None, model_args: list[str] | None, **flags: Any) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def export(
     precision: Precision,
     calibration: Array | None = None,
     ranges: RangePolicy | None = None,
+    target: Target | None = None,
 ) -> Artifact:
     """Write `model.tflite` and, from it, the library `model/`.
 
@@ -61,6 +62,7 @@ def export(
         example: One input (1, ...) float32; four axes are an image, NCHW.
         calibration: Samples (n, ...) float32; the first ones are among the library's own vectors.
         ranges: Minimum and maximum when None.
+        target: Decides the kernels, as in `convert`.
 
     Raises:
         MissingExtraError: The converter is not installed.
@@ -70,7 +72,7 @@ def export(
     if precision != "int8":
         raise UnsupportedError("C libraries compute in int8", hint="export in int8, or to another format")
     written = backends.get("tflite").export(model, example, folder, precision, calibration, ranges)
-    report = convert(written.path, folder / "model", "model")
+    report = convert(written.path, folder / "model", "model", target)
     return backends.describe(NAME, report, precision, float_ops=written.float_ops)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgeprune.quantization.ranges import RangePolicy
+    from edgeprune.target import Target
 
 NAME = "onnxruntime"
 EXTRA = ""
@@ -41,6 +42,7 @@ def export(
     precision: Precision,
     calibration: Array | None = None,
     ranges: RangePolicy | None = None,
+    target: Target | None = None,
 ) -> Artifact:
     """Write `model_fp32.onnx`, and for int8 `model.onnx` beside it.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgeprune.quantization.ranges import RangePolicy
+    from edgeprune.target import Target
 
 NAME = "openvino"
 EXTRA = "openvino"
@@ -47,6 +48,7 @@ def export(
     precision: Precision,
     calibration: Array | None = None,
     ranges: RangePolicy | None = None,
+    target: Target | None = None,
 ) -> Artifact:
     """Write `model_fp32.xml` or, for int8, `model.xml`, with the .bin beside it.
 

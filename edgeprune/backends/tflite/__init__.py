@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgeprune.quantization.ranges import RangePolicy
+    from edgeprune.target import Target
 
 NAME = "tflite"
 EXTRA = "tflite"
@@ -38,6 +39,7 @@ def export(
     precision: Precision,
     calibration: Array | None = None,
     ranges: RangePolicy | None = None,
+    target: Target | None = None,
 ) -> Artifact:
     """Write `model_fp32.tflite`, and for int8 `model.tflite` beside it.
 
