@@ -23,20 +23,6 @@ struct EP(filter) {
     int32_t pair[3], thirds, third;
 };
 
-EP_INLINE int32_t EP(even_bytes)(int32_t word)
-{
-    int32_t halves;
-    __asm__("sxtb16 %0, %1" : "=r"(halves) : "r"(word));
-    return halves;
-}
-
-EP_INLINE int32_t EP(odd_bytes)(int32_t word)
-{
-    int32_t halves;
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(halves) : "r"(word));
-    return halves;
-}
-
 EP_INLINE int32_t EP(twice)(int32_t halves)
 {
     int32_t sum;
@@ -88,8 +74,9 @@ EP_INLINE struct EP(column) EP(column_of)(int32_t first, int32_t second, int32_t
 EP_INLINE struct EP(filter) EP(unpacked)(const int32_t *packed)
 {
     const struct EP(filter) filter = {
-        {EP(twice)(EP(even_bytes)(packed[0])), EP(twice)(EP(odd_bytes)(packed[0])), EP(twice)(EP(even_bytes)(packed[1]))},
-        EP(twice)(EP(odd_bytes)(packed[1])),
+        {EP(twice)(EP(even_bytes)((uint32_t)packed[0])), EP(twice)(EP(odd_bytes)((uint32_t)packed[0])),
+         EP(twice)(EP(even_bytes)((uint32_t)packed[1]))},
+        EP(twice)(EP(odd_bytes)((uint32_t)packed[1])),
         2 * (int8_t)packed[2],
     };
     return filter;
