@@ -18,7 +18,9 @@ _ARTIFACTS = {"onnxruntime": "onnx", "tflm": "tflite", "x-cube-ai": "tflite", "e
 
 
 def profile(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT|RUN", help="Model file, or the folder of a run or of a C library.")],
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT|RUN", help="Model file, or the folder of a run or of a C library.")
+    ],
     target: options.Target = None,
     runtime: options.Runtime = None,
     threads: options.Threads = None,

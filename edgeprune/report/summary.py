@@ -28,7 +28,9 @@ def summary(record: FitRecord) -> str:
 
 def profile_table(document: ProfileRecord) -> str:
     """A profile as aligned lines, with a last newline."""
-    latency = UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({_RESTS_ON[document.source]})"
+    latency = (
+        UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({_RESTS_ON[document.source]})"
+    )
     kind = document.ram_kind if document.stack_bytes is None else "arena and stack"
     memory = UNKNOWN if document.ram_bytes is None else f"{format_size(document.ram_bytes)} ({kind})"
     facts = [
@@ -61,7 +63,7 @@ def _counts(document: ProfileRecord) -> list[tuple[str, str]]:
     return [
         ("instructions", f"{document.instructions:,}"),
         ("cycles", cycles),
-        ("arena", f"{_size(document.arena_bytes)} (no plan needs less than {_size(document.arena_bound_bytes)})"),
+        ("arena", f"{_size(document.arena_bytes)} (at least {_size(document.arena_bound_bytes)} in this order)"),
         ("stack", _size(document.stack_bytes)),
         ("flash", f"{_size(document.flash_bytes)} ({_parts(document)})"),
         ("mismatches", "not compared: the .tflite file is not beside it" if document.mismatches is None else compared),
