@@ -11,7 +11,7 @@ from edgeprune.cost import Budget, Correction, Measurement
 from edgeprune.device.energy import energy_text, within_energy
 from edgeprune.device.fusion import fuse
 from edgeprune.documents import budget_row, figure, violation_row
-from edgeprune.job import aimed
+from edgeprune.job import aimed, within_memories
 from edgeprune.plan_document import BudgetPlan, WidthRow
 from edgeprune.progress import SILENT, Progress
 from edgeprune.pruning.allocation import Allocation, Bounds, Costing, most_valuable, score_values, uniform_within
@@ -103,7 +103,10 @@ def _question(
     notes += (aim.note,) if aim.note else ()
     if aim.target.latency == "measured":
         notes += ("estimated by the device model; a fit measures this machine and corrects it",)
-    budget, energy = within_energy(spec.budget.parsed(), aim.target)
+    if aim.target.runtime(aim.runtime).emulated:
+        notes += ("estimated by the device model; a fit executes its files on an emulated core and corrects it",)
+    asked = within_memories(spec.budget.parsed(), aim.target, aim.runtime)
+    budget, energy = within_energy(asked, aim.target)
     notes += (energy,) if energy else ()
     return _Question(spec, groups, levels, costing, budget, _bounds(budget, costing), scores, criterion, notes)
 

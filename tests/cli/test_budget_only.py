@@ -57,6 +57,13 @@ def test_energy_is_a_limit_where_power_is_known(command: Command, model: str) ->
     assert "energy 1.5 mJ" in command(*line.removesuffix(" --json").split()).out
 
 
+def test_a_microcontrollers_memories_are_limits_too(command: Command, model: str) -> None:
+    line = f"{model.replace('rpi4', 'nucleo-l4r5zi')} --macs 500k --ram 64KiB --json"
+    document = BudgetPlan.model_validate_json(command(*line.split()).out)
+    assert (document.budget.ram_bytes, document.budget.size_bytes) == (64 * 1024, 2 * 2**20)
+    assert any("a fit executes its files on an emulated core" in note for note in document.notes)
+
+
 def test_all_limits_hold_at_once_and_frozen_layers_stay(command: Command, model: str) -> None:
     line = f"{model} --macs 800k --ram 8KiB --size 30kB --latency 1s --freeze 3 --json"
     document = BudgetPlan.model_validate_json(command(*line.split()).out)
