@@ -110,7 +110,7 @@ def test_what_it_cannot_do_exactly_is_refused(layer: Layer, change: dict[int, An
 
 
 @pytest.mark.parametrize("variant", ["plain", "dsp"])
-@pytest.mark.parametrize("factor", [0.75, 0.5, 0.25, 1 / 3, 2**-9, 0.9 * 2**-8, 1.01 * 2**-16, 0.99 * 2**-22, 2**-24])
+@pytest.mark.parametrize("factor", [0.5, 1 / 3, 0.9 * 2**-8, 0.99 * 2**-22, 2**-24])
 @pytest.mark.parametrize("activation", ["NONE", "RELU"])
 def test_every_sum_is_rescaled_twice(factor: float, activation: str, variant: Variant, tmp_path: Path) -> None:
     """Biases are the sums: around every threshold between two outputs."""

@@ -42,9 +42,7 @@ def test_its_assembly_is_the_reference_layer(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["plain", "dsp"])
-@pytest.mark.parametrize(
-    "factor", [0.75, 0.5, 0.25, 0.2, 1 / 3, 2**-9, 0.9 * 2**-8, 2**-15, 1.01 * 2**-16, 0.99 * 2**-22]
-)
+@pytest.mark.parametrize("factor", [0.75, 0.5, 0.25, 0.9 * 2**-8, 1.01 * 2**-16, 0.99 * 2**-22])
 def test_every_sum_is_rescaled_as_the_reference_rescales_it(factor: float, variant: Variant, tmp_path: Path) -> None:
     """Biases are the sums: around every threshold between two outputs, and both ends of what the kernels allow."""
     thresholds = (np.arange(-140, 141) - 0.5) / float(np.float32(factor))
