@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from edgeprune.backends.c.model import Operator
 from edgeprune.errors import UnsupportedError
 
-
 _SIDES = {"h": ("top", "bottom"), "w": ("left", "right")}
 
 
