@@ -74,5 +74,6 @@ static inline int8_t EP(clamped)(int32_t value, int32_t low, int32_t high)
 #include "ep_elementwise.h"
 #include "ep_pool.h"
 #include "ep_reduce.h"
+#include "ep_transpose_conv.h"
 
 #endif

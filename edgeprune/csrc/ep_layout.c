@@ -3,9 +3,16 @@
 /* Compilers turn loops that copy or fill into calls of libc, which there need not be: they leave alone a loop with this. */
 #define EP_KEEP_LOOP __asm__ volatile("")
 
-/* Words need not be aligned: the builtin is one load or store where the core allows that, else bytes. */
+/* Words need not be aligned where the core can load and store such words; the builtin then is one instruction. */
+#if defined(__arm__) && !defined(__ARM_FEATURE_UNALIGNED)
+#define EP_ANY_WORDS 0
+#else
+#define EP_ANY_WORDS 1
+#endif
+
 static inline void EP(copy_run)(const uint8_t *from, uint8_t *to, int32_t bytes)
 {
+#if EP_ANY_WORDS
     for (; bytes >= 16; bytes -= 16, from += 16, to += 16) {
         uint32_t a, b, c, d;
         __builtin_memcpy(&a, from, 4);
@@ -24,6 +31,7 @@ static inline void EP(copy_run)(const uint8_t *from, uint8_t *to, int32_t bytes)
         __builtin_memcpy(to, &a, 4);
         EP_KEEP_LOOP;
     }
+#endif
     for (; bytes > 0; bytes--) {
         *to++ = *from++;
         EP_KEEP_LOOP;
@@ -39,13 +47,15 @@ void EP(fill)(void *to, const void *value, int32_t element_bytes, int32_t count)
 {
     const uint8_t *one = value;
     uint8_t *target = to;
-    if (element_bytes == 1) { /* four at once, the fourfold byte of 8-bit tensors being the usual case */
+#if EP_ANY_WORDS
+    if (element_bytes == 1) { /* four at once: tensors of bytes are the usual case */
         const uint32_t four = *one * 0x01010101u;
         for (; count >= 4; count -= 4, target += 4) {
             __builtin_memcpy(target, &four, 4);
             EP_KEEP_LOOP;
         }
     }
+#endif
     for (; count > 0; count--, target += element_bytes) {
         EP(copy_run)(one, target, element_bytes);
     }

@@ -41,7 +41,7 @@ def _near_eighth(values: Array) -> Array:
 
 
 def _product(a: Array, b: Array | int) -> Array:
-    product: Array = (a * b + (1 << 30)) >> 31
+    product: Array = np.right_shift(a * b + (1 << 30), 31)
     return product
 
 

@@ -58,9 +58,10 @@ def clamped(low: float | None, high: float | None) -> Function:
     """The same real value held between two real limits."""
 
     def function(stored: Array, source: Tensor, result: Tensor, options: Mapping[str, Option]) -> Array:
-        bounds = [None if limit is None else _quantized(np.float32(limit), result) for limit in (low, high)]
-        values: Array = np.clip(_rescaled(stored - source.zero_point, source, result), *bounds)
-        return values
+        values = _rescaled(stored - source.zero_point, source, result)
+        if low is not None:
+            values = np.maximum(values, quantized(low, result))
+        return values if high is None else np.minimum(values, quantized(high, result))
 
     return function
 
@@ -106,7 +107,8 @@ def smooth(of: Callable[[Array], Array]) -> Function:
         with np.errstate(over="ignore"):
             steps = of(reals.astype(np.float64)).astype(np.float32) * (np.float32(1) / np.float32(result.scale))
         far = np.clip(steps, -(2.0**24), 2.0**24)
-        return (np.sign(far) * np.floor(np.abs(far) + _HALF)).astype(np.int64) + result.zero_point
+        whole: Array = (np.sign(far) * np.floor(np.abs(far) + _HALF)).astype(np.int64)
+        return whole + result.zero_point
 
     return function
 
@@ -117,7 +119,8 @@ def gelu(stored: Array, source: Tensor, result: Tensor, options: Mapping[str, Op
 
 
 def _gelu(x: Array) -> Array:
-    return 0.5 * x * (1 + np.array([math.erf(value / math.sqrt(2)) for value in x.tolist()]))
+    values: Array = 0.5 * x * (1 + np.array([math.erf(value / math.sqrt(2)) for value in x.tolist()]))
+    return values
 
 
 def _gelu_by_tanh(x: Array) -> Array:
@@ -130,8 +133,9 @@ def _logistic(x: Array) -> Array:
     return values
 
 
-def _quantized(limit: np.float32, result: Tensor) -> int:
-    steps = float(limit / np.float32(result.scale))
+def quantized(limit: float, result: Tensor) -> int:
+    """A real limit as a stored value, divided by the scale in float32; it is not saturated."""
+    steps = float(np.float32(limit) / np.float32(result.scale))
     return int(math.copysign(math.floor(abs(steps) + 0.5), steps)) + result.zero_point
 
 

@@ -13,7 +13,7 @@ from edgeprune.errors import UnsupportedError
 from tests.backends.c.harness import reference
 from tests.backends.c.steps import assert_exact, check, computed, drawn, one_step
 
-QUANTISATIONS = 42
+QUANTISATIONS = 24
 OPTIONS: dict[str, list[dict[str, Option]]] = {
     "LEAKY_RELU": [{"alpha": alpha} for alpha in (0.0, 0.01, 0.1, 0.3, 1.0, 1.5)],
     "GELU": [{"approximate": False}, {"approximate": True}],
@@ -78,8 +78,7 @@ def _quantize(source: DataType, result: DataType, rng: np.random.Generator) -> M
 @pytest.mark.parametrize(("source", "result"), FORMATS)
 def test_quantize_between_formats(source: DataType, result: DataType, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
-    for _ in range(3):
-        assert_exact(_quantize(source, result, rng), [drawn((2000,), source, rng)], tmp_path)
+    assert_exact(_quantize(source, result, rng), [drawn((2000,), source, rng)], tmp_path)
 
 
 def test_every_requantised_byte_is_that_of_the_reference(tmp_path: Path) -> None:

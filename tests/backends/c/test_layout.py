@@ -243,12 +243,15 @@ def test_what_cannot_be_moved_is_refused(
         check(one_step(kind, sources, results, **options))
 
 
-@pytest.mark.parametrize("compiler", ["gcc", "clang", "arm-none-eabi-gcc"])
+@pytest.mark.parametrize(
+    ("compiler", "core"),
+    [("gcc", ""), ("clang", ""), ("arm-none-eabi-gcc", "cortex-m4"), ("arm-none-eabi-gcc", "cortex-m0")],
+)
 @pytest.mark.parametrize("level", ["-O1", "-O3"])
-def test_loops_stay_loops_without_libc(compiler: str, level: str, tmp_path: Path) -> None:
+def test_loops_stay_loops_without_libc(compiler: str, core: str, level: str, tmp_path: Path) -> None:
     if not shutil.which(compiler):
         pytest.skip(f"{compiler} is not installed")
-    cpu = ["-mcpu=cortex-m4", "-mthumb"] if compiler.startswith("arm") else []
+    cpu = [f"-mcpu={core}", "-mthumb"] if core else []
     compiled = tmp_path / "kernels.o"
     command = [compiler, *cpu, "-std=c99", "-ffreestanding", level, f"-I{CSRC}", "-c", str(CSRC / "ep_layout.c")]
     subprocess.run([*command, "-o", str(compiled)], check=True)

@@ -69,8 +69,7 @@ def test_cells_are_clipped(clip: float, tmp_path: Path) -> None:
     assert_exact(model, filled(model, np.random.default_rng(5)), tmp_path)
 
 
-@pytest.mark.parametrize("fixed", [None, 0, 2, 3])
-@pytest.mark.parametrize("cell_scale", [2.0**-15, 2.0**-12])
+@pytest.mark.parametrize(("fixed", "cell_scale"), [(None, 2.0**-12), (0, 2.0**-15), (2, 2.0**-12), (3, 2.0**-15)])
 def test_every_sum_of_a_gate(fixed: int | None, cell_scale: float, tmp_path: Path) -> None:
     """One input of 256 values and 256 biases 256 apart make all 65,536; one gate may be held near the middle."""
     column, still = np.ones((256, 1)), np.zeros((256, 1))

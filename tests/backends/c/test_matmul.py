@@ -29,8 +29,7 @@ def _model(
 
 @pytest.mark.parametrize("flags", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize(
-    ("batches", "sizes"),
-    [(((), ()), (3, 4, 5)), (((2,), (2,)), (4, 9, 1)), (((2, 3), (3,)), (2, 5, 3)), (((1,), (4,)), (1, 7, 6))],
+    ("batches", "sizes"), [(((), ()), (3, 4, 5)), (((2, 3), (3,)), (2, 5, 3)), (((1,), (4,)), (1, 7, 6))]
 )
 def test_products_of_every_layout(
     batches: tuple[tuple[int, ...], tuple[int, ...]],
@@ -56,7 +55,7 @@ def test_saturated_and_vanishing_results(scale: float, tmp_path: Path) -> None:
     assert_exact(model, filled(model, np.random.default_rng(9)), tmp_path)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_ties_fall_where_the_products_of_float32_scales_say(seed: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)
     scales = np.exp(rng.uniform(-5, 0, 2)).astype(np.float32)

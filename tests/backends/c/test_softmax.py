@@ -37,7 +37,7 @@ def test_every_difference_and_random_rows(scale: float, tmp_path: Path) -> None:
     assert_exact(_model((856, 2), scale), [np.concatenate([pairs, mixed, near])], tmp_path)
 
 
-@pytest.mark.parametrize("depth", [1, 3, 10, 12, 40, 101, 257, 511])
+@pytest.mark.parametrize("depth", [1, 12, 101, 511])
 @pytest.mark.parametrize("scale", [0.002, 0.06, 0.3])
 def test_rows_of_many_lengths(depth: int, scale: float, tmp_path: Path) -> None:
     rng = np.random.default_rng(depth)

@@ -65,4 +65,5 @@ def nearest(size: int, resized: int, options: Mapping[str, Option]) -> Array:
     shift = np.float32(0.5 if options.get("half_pixel_centers", False) else 0)
     at = (np.arange(resized, dtype=np.float32) + shift) * step
     whole = np.floor(at + np.float32(0.5 if options.get("align_corners", False) else 0))
-    return np.clip(whole.astype(np.int64), 0, size - 1)
+    index: Array = np.clip(whole.astype(np.int64), 0, size - 1)
+    return index

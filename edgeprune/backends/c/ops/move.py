@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from edgeprune.backends import Array
@@ -10,7 +12,7 @@ from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
 from edgeprune.backends.c.model import Model, Operator
 from edgeprune.errors import UnsupportedError
 
-KINDS = ("TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "UNPACK", "PACK", "CONCATENATION")
+KINDS: tuple[str, ...] = ("TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "UNPACK", "PACK", "CONCATENATION")
 KINDS += ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE")
 _JOINED = ("PACK", "CONCATENATION")
 _PARTED = ("SPLIT", "SPLIT_V", "UNPACK")
@@ -100,14 +102,14 @@ def _blocks(image: Array, tiles: tuple[int, ...]) -> Array:
     return split.transpose(0, 1, 3, 2, 4, 5)
 
 
-def _selection(model: Model, operator: Operator) -> tuple[object, ...]:
+def _selection(model: Model, operator: Operator) -> tuple[Any, ...]:
     """The index of a strided slice, which means in numpy what its masks say bit by bit."""
     begins, ends, steps = (_values(model, operator, position) for position in (1, 2, 3))
 
     def masked(name: str, axis: int) -> bool:
         return bool(int(operator.options.get(f"{name}_mask", 0)) >> axis & 1)
 
-    index: list[object] = []
+    index: list[Any] = []
     for axis, (begin, end, step) in enumerate(zip(begins, ends, steps, strict=True)):
         if masked("ellipsis", axis):
             index.append(Ellipsis)
