@@ -9,10 +9,6 @@
  * what they would have given is added to the bias: so no value outside of the input is loaded.
  */
 #include "ep_kernels.h"
-<<<<<<< HEAD
-
-=======
->>>>>>> h-depthwise
 #include "ep_add.h"
 
 #define EP_INLINE static inline __attribute__((always_inline))
