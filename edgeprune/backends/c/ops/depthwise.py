@@ -1,0 +1,220 @@
+"""DEPTHWISE_CONV_2D, alone or with the addition that reads it; the kernels are `csrc/ep_depthwise*.c`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeprune.backends import Array
+from edgeprune.backends.c.addition import addition, check_addition
+from edgeprune.backends.c.fixed_point import FixedPoint, fixed_point
+from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
+from edgeprune.backends.c.model import Model, Operator
+from edgeprune.backends.c.ops import conv
+from edgeprune.backends.c.quantized import clamps
+from edgeprune.backends.c.windows import Windows, windows
+from edgeprune.errors import UnsupportedError
+
+KINDS = ("DEPTHWISE_CONV_2D",)
+
+_FILTER, _BIAS = 1, 2  # positions of the inputs
+_LARGEST_SHIFT = 22  # of the sliding kernel, whose offset holds the output's zero point times 2**shift
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A depthwise convolution in numbers.
+
+    Attributes:
+        weights: int64, (channels of the output, height, width).
+        bias: int64, (channels of the output,), less the input's zero point times the sum of the weights.
+        factors: One for each channel of the output.
+        bounds: What the magnitude of each channel's sum cannot exceed, bias counted, whatever the input.
+    """
+
+    weights: Array
+    bias: Array
+    factors: tuple[FixedPoint, ...]
+    bounds: Array
+    height: Windows
+    width: Windows
+    batches: int
+    input_channels: int
+    zero: int
+    output_zero: int
+    clamps: tuple[int, int]
+
+    @property
+    def multiplier(self) -> int:
+        """Channels of the output for each of the input."""
+        return len(self.bias) // self.input_channels
+
+    @property
+    def slides(self) -> bool:
+        """Whether the kernel for 3x3 filters computes it."""
+        directions = (self.height, self.width)
+        shape = all(d.size == 3 and d.dilation == 1 and d.before <= 1 and d.after <= 1 for d in directions)
+        shifts = all(1 <= -f.shift <= _LARGEST_SHIFT or f.multiplier == 0 for f in self.factors)
+        sums = bool(self.bounds.max() < 2**30)
+        return shape and self.multiplier == 1 and self._along.stride in (1, 2) and shifts and sums
+
+    @property
+    def _along(self) -> Windows:
+        """The direction that the filter slides along: the longer one, or the width."""
+        return self.height if self.height.output > self.width.output else self.width
+
+    @property
+    def along_height(self) -> bool:
+        """Whether that is the height."""
+        return self._along is self.height
+
+
+def check(model: Model, operator: Operator) -> None:
+    """Refuse other types than int8, computed filters and sums that overflow.
+
+    Raises:
+        UnsupportedError: See there.
+    """
+    tensors = [model.tensor(operator.inputs[0]), model.tensor(operator.outputs[0])]
+    weights = model.tensor(operator.inputs[_FILTER])
+    for tensor in (*tensors, weights):
+        if tensor.dtype != "int8" or tensor.quantization is None:
+            raise UnsupportedError(f"{tensor.name} is not int8 with a scale")
+    bias = model.tensor(operator.inputs[_BIAS]) if _has_bias(operator) else None
+    if weights.data is None or (bias is not None and bias.data is None):
+        raise UnsupportedError("its filter or bias is computed, not constant")
+    if bias is not None and bias.dtype != "int32":
+        raise UnsupportedError(f"its bias is {bias.dtype}, not int32")
+    assert weights.quantization is not None
+    if any(weights.quantization.zero_points):
+        raise UnsupportedError("its filter has a zero point")
+    if len(weights.quantization.scales) not in (1, weights.shape[3]):
+        raise UnsupportedError("its filter's scales are neither one nor one for each channel")
+    if _layer(model, operator).bounds.max() >= 2**31:
+        raise UnsupportedError("its sums can exceed 32 bits")
+
+
+def lower(model: Model, step: Step, variant: Variant) -> Lowered:
+    """A call of the kernel for 3x3 filters where that is possible, else of the one for any filter.
+
+    Of a single input channel it is a convolution.
+    """
+    check(model, step.operator)
+    if step.added is not None:
+        check_addition(model, step.added)
+    if model.tensor(step.operator.inputs[0]).shape[3] == 1:
+        return conv.lower(*_as_convolution(model, step), variant)
+    layer = _layer(model, step.operator)
+    return _lower_sliding(layer) if layer.slides and step.added is None else _lower_any(model, step, layer)
+
+
+def _as_convolution(model: Model, step: Step) -> tuple[Model, Step]:
+    """What filters one channel, as a convolution, whose filter has the axes in another order."""
+    weights = model.tensor(step.operator.inputs[_FILTER])
+    assert weights.data is not None and weights.quantization is not None
+    data = np.ascontiguousarray(weights.data.transpose(3, 1, 2, 0))
+    quantization = replace(weights.quantization, axis=0)
+    tensors = list(model.tensors)
+    tensors[model.tensors.index(weights)] = replace(weights, shape=data.shape, data=data, quantization=quantization)
+    changed = replace(model, tensors=tuple(tensors))
+    return changed, replace(step, operator=replace(step.operator, kind="CONV_2D"))
+
+
+def _has_bias(operator: Operator) -> bool:
+    return len(operator.inputs) > _BIAS and operator.inputs[_BIAS] is not None
+
+
+def _layer(model: Model, operator: Operator) -> _Layer:
+    source, weights = model.tensor(operator.inputs[0]), model.tensor(operator.inputs[_FILTER])
+    output = model.tensor(operator.outputs[0])
+    assert weights.data is not None and weights.quantization is not None
+    taps = np.moveaxis(weights.data[0].astype(np.int64), 2, 0)  # (channels of the output, height, width)
+    bias = np.zeros(len(taps), np.int64)
+    if _has_bias(operator):
+        stored = model.tensor(operator.inputs[_BIAS]).data
+        assert stored is not None
+        bias += stored.ravel()
+    folded = bias - source.zero_point * taps.sum(axis=(1, 2))
+    scales = weights.quantization.scales
+    factors = [fixed_point(source.scale * scale / output.scale) for scale in scales]
+    return _Layer(
+        weights=taps,
+        bias=folded,
+        factors=tuple(factors * len(taps) if len(factors) == 1 else factors),
+        bounds=np.maximum(np.abs(bias), np.abs(folded)) + 255 * np.abs(taps).sum(axis=(1, 2)),
+        height=windows(operator, "h", source.shape[1], weights.shape[1]),
+        width=windows(operator, "w", source.shape[2], weights.shape[2]),
+        batches=source.shape[0],
+        input_channels=source.shape[3],
+        zero=source.zero_point,
+        output_zero=output.zero_point,
+        clamps=clamps(operator, output),
+    )
+
+
+def _structure(name: str, kind: str, members: Iterable[int | str]) -> str:
+    """A constant structure in C, with doubled braces."""
+    return f"static const struct EP({kind}) {name} = {{{{{', '.join(map(str, members))}}}}};\n"
+
+
+def _lower_sliding(layer: _Layer) -> Lowered:
+    channels = layer.input_channels
+    row, output_row = layer.width.input * channels, layer.width.output * channels
+    steps, lines = (layer.height, layer.width) if layer.along_height else (layer.width, layer.height)
+    places = [row, channels, output_row, channels] if layer.along_height else [channels, row, channels, output_row]
+    taps = layer.weights.transpose(0, 2, 1) if layer.along_height else layer.weights  # (channels, line, step)
+    sliding = [layer.batches, channels, steps.input, lines.input, steps.output, lines.output, *places]
+    sliding += [lines.stride, steps.before, lines.before, layer.zero, layer.output_zero, *layer.clamps]
+    kind = "saturated" if layer.clamps == (-128, 127) else "clamped"
+    call = f"EP(depthwise_stride_{steps.stride}_{kind})({{in0}}, {{out0}}, {{packed}}, &sliding_{{step}});"
+    packed = _packed(taps, layer)
+    return Lowered(
+        call=call,
+        kernels=("ep_depthwise_3x3",),
+        constants=(Constant("packed", packed),),
+        definitions=_structure("sliding_{step}", "sliding", sliding),
+    )
+
+
+def _packed(taps: Array, layer: _Layer) -> Array:
+    """Five int32 words for each channel, as `csrc/ep_depthwise.h` lists them."""
+    shifts = np.array([[1 if f.multiplier == 0 else -f.shift] for f in layer.factors])
+    order = [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (2, 2)]
+    places = np.stack([taps[:, line, step] for line, step in order], axis=1)
+    padding = np.zeros((len(places), 2), np.int64)
+    words = np.ascontiguousarray(np.hstack([places, shifts, padding]).astype(np.int8)).view("<i4")
+    multipliers = np.array([[f.multiplier] for f in layer.factors])
+    packed: Array = np.hstack([words, 2 * layer.bias[:, None], multipliers]).astype(np.int32)
+    return packed
+
+
+def _lower_any(model: Model, step: Step, layer: _Layer) -> Lowered:
+    members: list[int | str] = [
+        layer.batches,
+        layer.input_channels,
+        layer.multiplier,
+        layer.height.members,
+        layer.width.members,
+    ]
+    members += [layer.zero, layer.output_zero, *layer.clamps]
+    definitions = _structure("depthwise_{step}", "depthwise", members)
+    other = ("0", "0")
+    if step.added is not None:
+        definitions += addition(model, step.added, step.operator.outputs[0]).definition("addition_{step}")
+        other = ("{in1}", "&addition_{step}")
+    arguments = ["{in0}", "{out0}", "{weights}", "{bias}", "{multipliers}", "{shifts}", "&depthwise_{step}", *other]
+    constants = (
+        Constant("weights", layer.weights.astype(np.int8)),
+        Constant("bias", layer.bias.astype(np.int32)),
+        Constant("multipliers", np.array([f.multiplier for f in layer.factors], np.int32)),
+        Constant("shifts", np.array([f.shift for f in layer.factors], np.int8)),
+    )
+    return Lowered(
+        call=f"EP(depthwise)({', '.join(arguments)});",
+        kernels=("ep_depthwise",),
+        constants=constants,
+        definitions=definitions,
+        overwrites=() if step.added is None else (1,),
+    )

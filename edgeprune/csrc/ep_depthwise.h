@@ -1,0 +1,62 @@
+/* Depthwise convolutions: each output channel is a filter of one input channel. */
+#ifndef EP_DEPTHWISE_H
+#define EP_DEPTHWISE_H
+
+#include "ep_kernels.h"
+
+struct EP(addition); /* in ep_add.h */
+
+/* Where a 3x3 filter goes. It slides along one spatial direction (steps), and then across the other one (lines).
+ *
+ * Of each direction: at most one position of padding before and one after.
+ */
+struct EP(sliding) {
+    int32_t batches, channels;
+    int32_t steps, lines;                     /* positions of the input */
+    int32_t output_steps, output_lines;       /* positions of the output */
+    int32_t step, line;                       /* bytes from one position of the input to the next */
+    int32_t output_step, output_line;         /* bytes from one position of the output to the next */
+    int32_t line_stride;                      /* the filter's stride across */
+    int32_t pad_step, pad_line;               /* positions of padding before: 0 or 1 */
+    int32_t zero;                             /* of the input */
+    int32_t output_zero, low, high;           /* of the output: zero point, clamps */
+};
+
+/* Five words a channel, filter[line][step] int8:
+ *   0: filter[0][0], filter[0][1], filter[1][0], filter[1][1]  (lowest byte first)
+ *   1: filter[0][2], filter[2][0], filter[1][2], filter[2][1]
+ *   2: filter[2][2], shift to the right (1 to 22), 0, 0
+ *   3: twice the bias, from which the input's zero point times all weights is subtracted
+ *   4: multiplier, 2^30 to 2^31 - 1 or 0
+ * Sums are in (-2^30, 2^30) whatever the input. Stride 1 or 2 along. "saturated" is for clamps at -128 and 127; "added"
+ * adds the value of `other` at the output's place, the output may lie over `other`.
+ */
+void EP(depthwise_stride_1_saturated)(const int8_t *input, int8_t *output, const int32_t *packed,
+                                      const struct EP(sliding) *by);
+void EP(depthwise_stride_2_saturated)(const int8_t *input, int8_t *output, const int32_t *packed,
+                                      const struct EP(sliding) *by);
+void EP(depthwise_stride_1_clamped)(const int8_t *input, int8_t *output, const int32_t *packed,
+                                    const struct EP(sliding) *by);
+void EP(depthwise_stride_2_clamped)(const int8_t *input, int8_t *output, const int32_t *packed,
+                                    const struct EP(sliding) *by);
+
+/* Windows along one spatial direction; `before` counts the positions of padding that the first one reaches over. */
+struct EP(windows) {
+    int32_t input, output, size, stride, dilation, before;
+};
+
+struct EP(depthwise) {
+    int32_t batches, channels, multiplier; /* channels of the input; outputs of each of them */
+    struct EP(windows) height, width;
+    int32_t zero;                   /* of the input */
+    int32_t output_zero, low, high; /* of the output: zero point, clamps */
+};
+
+/* Any filter: weights[channel of the output][height][width], of each channel the bias less the input's zero point times
+ * all weights, and the factor of `EP(rescale)`. With an addition, which may be null, the value of `other` at the
+ * output's place is added; the output may lie over `other`. */
+void EP(depthwise)(const int8_t *input, int8_t *output, const int8_t *weights, const int32_t *bias,
+                   const int32_t *multipliers, const int8_t *shifts, const struct EP(depthwise) *by,
+                   const int8_t *other, const struct EP(addition) *addition);
+
+#endif
