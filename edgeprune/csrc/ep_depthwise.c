@@ -1,6 +1,6 @@
 /* Depthwise convolution with any filter, stride, dilation and multiplier; ep_depthwise_3x3.c is for the common one. */
+#include "ep_kernels.h"
 #include "ep_add.h"
-#include "ep_depthwise.h"
 
 #define EP_TOGETHER 4 /* outputs of a row that share the load of a weight */
 

@@ -2,7 +2,7 @@
 #ifndef EP_DEPTHWISE_H
 #define EP_DEPTHWISE_H
 
-#include "ep_kernels.h"
+#include "ep_windows.h"
 
 struct EP(addition); /* in ep_add.h */
 
@@ -39,11 +39,6 @@ void EP(depthwise_stride_1_clamped)(const int8_t *input, int8_t *output, const i
                                     const struct EP(sliding) *by);
 void EP(depthwise_stride_2_clamped)(const int8_t *input, int8_t *output, const int32_t *packed,
                                     const struct EP(sliding) *by);
-
-/* Windows along one spatial direction; `before` counts the positions of padding that the first one reaches over. */
-struct EP(windows) {
-    int32_t input, output, size, stride, dilation, before;
-};
 
 struct EP(depthwise) {
     int32_t batches, channels, multiplier; /* channels of the input; outputs of each of them */

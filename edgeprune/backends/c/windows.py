@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeprune.backends.c.model import Operator
+from edgeprune.backends.c.structures import members
 from edgeprune.errors import UnsupportedError
 
 
@@ -29,10 +30,9 @@ class Windows:
         return (self.size - 1) * self.dilation + 1
 
     @property
-    def members(self) -> str:
+    def structure(self) -> str:
         """The C structure `EP(windows)`, with doubled braces."""
-        values = (self.input, self.output, self.size, self.stride, self.dilation, self.before)
-        return f"{{{{{', '.join(map(str, values))}}}}}"
+        return members((self.input, self.output, self.size, self.stride, self.dilation, self.before))
 
     @property
     def after(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
 from edgeprune.backends.c.model import Model, Operator
 from edgeprune.backends.c.ops import conv
 from edgeprune.backends.c.quantized import clamps
+from edgeprune.backends.c.structures import structure
 from edgeprune.backends.c.windows import Windows, windows
 from edgeprune.errors import UnsupportedError
 
@@ -154,11 +154,6 @@ def _layer(model: Model, operator: Operator) -> _Layer:
     )
 
 
-def _structure(name: str, kind: str, members: Iterable[int | str]) -> str:
-    """A constant structure in C, with doubled braces."""
-    return f"static const struct EP({kind}) {name} = {{{{{', '.join(map(str, members))}}}}};\n"
-
-
 def _lower_sliding(layer: _Layer) -> Lowered:
     channels = layer.input_channels
     row, output_row = layer.width.input * channels, layer.width.output * channels
@@ -174,7 +169,7 @@ def _lower_sliding(layer: _Layer) -> Lowered:
         call=call,
         kernels=("ep_depthwise_3x3",),
         constants=(Constant("packed", packed),),
-        definitions=_structure("sliding_{step}", "sliding", sliding),
+        definitions=structure("sliding", "sliding_{step}", sliding),
     )
 
 
@@ -195,11 +190,11 @@ def _lower_any(model: Model, step: Step, layer: _Layer) -> Lowered:
         layer.batches,
         layer.input_channels,
         layer.multiplier,
-        layer.height.members,
-        layer.width.members,
+        layer.height.structure,
+        layer.width.structure,
     ]
     members += [layer.zero, layer.output_zero, *layer.clamps]
-    definitions = _structure("depthwise_{step}", "depthwise", members)
+    definitions = structure("depthwise", "depthwise_{step}", members)
     other = ("0", "0")
     if step.added is not None:
         definitions += addition(model, step.added, step.operator.outputs[0]).definition("addition_{step}")
