@@ -64,6 +64,7 @@ static inline int8_t EP(clamped)(int32_t value, int32_t low, int32_t high)
 #include "ep_add.h"
 #include "ep_conv.h"
 #include "ep_depthwise.h"
+#include "ep_elementwise.h"
 #include "ep_pool.h"
 #include "ep_reduce.h"
 

@@ -88,4 +88,22 @@ static inline int32_t EP(sum_of_places)(const int8_t *from, int32_t lines, int32
     return sum;
 }
 
+#if EP_DSP
+/* The larger one of each two bytes. */
+static inline uint32_t EP(max_of_bytes)(uint32_t a, uint32_t b)
+{
+    uint32_t larger;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
+    return larger;
+}
+
+/* The smaller one of each two bytes. */
+static inline uint32_t EP(min_of_bytes)(uint32_t a, uint32_t b)
+{
+    uint32_t smaller;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(smaller) : "r"(a), "r"(b) : "cc");
+    return smaller;
+}
+#endif
+
 #endif

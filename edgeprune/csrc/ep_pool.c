@@ -47,16 +47,6 @@ static void EP(average_window)(struct EP(covered) over, int8_t *output, const st
     }
 }
 
-#if EP_DSP
-/* The larger one of each two bytes. */
-static inline uint32_t EP(max_of_bytes)(uint32_t a, uint32_t b)
-{
-    uint32_t larger;
-    __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
-    return larger;
-}
-#endif
-
 static void EP(max_window)(struct EP(covered) over, int8_t *output, const struct EP(pool) *by)
 {
     int32_t left = by->channels;
