@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeprune.backends.c.lowering import Lowered, Step, Variant, lowering
 from edgeprune.backends.c.model import Model, Operator
-from edgeprune.backends.c.rewrite import rewritten
+from edgeprune.backends.c.rewrite import absorb_padding
 from edgeprune.device import arena
 from edgeprune.device.arena import Task
 from edgeprune.device.memory import ALIGNMENT
@@ -83,7 +83,7 @@ def schedule(model: Model, variant: Variant = "plain") -> Program:
     Raises:
         UnsupportedError: An operator cannot be lowered exactly, or an output is a constant.
     """
-    model = rewritten(model)
+    model = absorb_padding(model)
     roots = _roots(model)
     draft = _Draft(model, variant, roots, _needed(model, roots))
     for position in draft.needed:

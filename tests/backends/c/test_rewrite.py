@@ -11,7 +11,7 @@ import pytest
 
 from edgeprune.backends.c import lowering
 from edgeprune.backends.c.model import Model, Operator, Quantization, Tensor
-from edgeprune.backends.c.rewrite import absorb_padding, settle_empty_channels
+from edgeprune.backends.c.rewrite import absorb_padding
 from tests.backends.c.harness import reference, run
 
 REAL = lowering.lowerings
@@ -112,61 +112,6 @@ def test_a_convolution_that_pads_is_the_reference_after_its_padding(
     assert padding.options["padding"] == "EXPLICIT"
     found = run(replace(net, operators=(padding,)), image, tmp_path, variant)
     assert np.array_equal(found[0], reference(net, image, tmp_path)[0])
-
-
-def emptied(kind: str, scales: list[float], biases: list[int], zero_point: int = 5) -> Model:
-    """A convolution whose channels but the last have no weights."""
-    net = image_net(kind, (1, 1, 1, 1), 1, seed=3)
-    weights, bias, answer = net.tensors[3:6]
-    assert weights.data is not None and bias.data is not None and weights.quantization is not None
-    data, starts = weights.data.copy(), np.append(np.array(biases, np.int32), bias.data[-1]).astype(np.int32)
-    np.moveaxis(data, weights.quantization.axis, 0)[:3] = 0
-    scaled = replace(weights.quantization, scales=(*np.float32(scales).tolist(), weights.quantization.scales[-1]))
-    tensors = list(net.tensors)
-    tensors[3] = replace(weights, data=data, quantization=scaled)
-    tensors[4] = replace(bias, data=starts)
-    tensors[5] = replace(answer, quantization=Quantization((0.6,), (zero_point,)))
-    return replace(absorb_padding(replace(net, tensors=tuple(tensors))), inputs=(0,), outputs=(5,))
-
-
-@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D"])
-@pytest.mark.parametrize("seed", range(6))
-def test_channels_without_weights_answer_the_same_with_ordinary_scales(
-    kind: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lowering, "lowerings", REAL)
-    rng = np.random.default_rng(seed)
-    scales = (10.0 ** rng.uniform(-10, -6, 3)).tolist()
-    biases = [2**30, -(2**30) + 64, int(rng.integers(-(2**31), 2**31))]
-    net = emptied(kind, scales, biases, int(rng.choice([-128, 5, 127])))
-    settled = settle_empty_channels(net)
-    conv = settled.operators[1]
-    weights, bias = (settled.tensor(index) for index in conv.inputs[1:])
-    assert bias.data is not None and np.abs(bias.data[:3]).max() <= 255 * 512
-    assert weights.quantization is not None and min(weights.quantization.scales) > 1e-4
-    whole = image_net(kind, (1, 1, 1, 1), 1, seed=3)
-    original = replace(net, operators=(whole.operators[0], whole.operators[1]))
-    image = [rng.integers(-128, 128, net.tensor(0).shape, np.int8)]
-    expected = reference(original, image, tmp_path)[0]
-    assert np.array_equal(run(replace(settled, operators=(conv,)), image, tmp_path)[0], expected)
-
-
-def test_channels_with_weights_and_layers_of_one_scale_keep_their_tensors() -> None:
-    net = image_net("CONV_2D", (1, 1, 1, 1), 1, seed=3)
-    assert settle_empty_channels(net).tensors == net.tensors
-    empty = emptied("CONV_2D", [1e-9] * 3, [1, 2, 3])
-    one = changed(empty, 3, quantization=Quantization((0.01,), (0,)))
-    wide = changed(empty, 5, dtype="int16")
-    computed = changed(empty, 4, data=None)
-    without = replace(empty, operators=(replace(empty.operators[1], inputs=(0, 3)),))
-    for kept in (one, wide, computed, without):
-        assert settle_empty_channels(kept).operators == kept.operators
-
-
-def test_a_channel_whose_rescaling_overflows_keeps_its_scale() -> None:
-    net = emptied("CONV_2D", [1e6, 1e-9, 1e-9], [2**30, 0, 0])
-    weights = settle_empty_channels(net).tensors[-2]
-    assert weights.quantization is not None and weights.quantization.scales[0] == 1e6
 
 
 def changed(net: Model, index: int, **values: Any) -> Model:
