@@ -265,12 +265,13 @@ EP_INLINE void EP(slide_channel)(const int8_t *input, int8_t *output, const int3
 EP_INLINE void EP(slide_all)(const int8_t *input, int8_t *output, const int32_t *packed, const struct EP(sliding) *by,
                              int stride, int saturates)
 {
-    for (int32_t batch = 0; batch < by->batches; ++batch) {
-        for (int32_t channel = 0; channel < by->channels; ++channel) {
-            EP(slide_channel)(input + channel, output + channel, packed + 5 * channel, by, stride, saturates);
+    const struct EP(sliding) of = *by; /* a copy that no store can change */
+    for (int32_t batch = 0; batch < of.batches; ++batch) {
+        for (int32_t channel = 0; channel < of.channels; ++channel) {
+            EP(slide_channel)(input + channel, output + channel, packed + 5 * channel, &of, stride, saturates);
         }
-        input += by->lines * by->steps * by->channels;
-        output += by->output_lines * by->output_steps * by->channels;
+        input += of.lines * of.steps * of.channels;
+        output += of.output_lines * of.output_steps * of.channels;
     }
 }
 

@@ -202,7 +202,7 @@ def test_what_cannot_be_exact_is_refused(index: int, changes: dict[str, object],
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "message"), [("padding", "EXPLICIT", "EXPLICIT"), ("fused_activation_function", "TANH", "TANH")]
+    ("option", "value", "message"), [("padding", "WRAP", "WRAP"), ("fused_activation_function", "TANH", "TANH")]
 )
 def test_unknown_options_are_refused(option: str, value: str, message: str) -> None:
     model, _ = made(Layer())

@@ -191,8 +191,8 @@ def _lower_any(model: Model, step: Step, layer: _Layer) -> Lowered:
         layer.batches,
         layer.input_channels,
         layer.multiplier,
-        layer.height.members,
-        layer.width.members,
+        layer.height.structure,
+        layer.width.structure,
     ]
     members += [layer.zero, layer.output_zero, *layer.clamps]
     definitions = structure("depthwise", "depthwise_{step}", members)
