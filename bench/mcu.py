@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         options.models, options.nets, options.compared = None, "autoencoder", 4
         options.targets, options.toolchains = TARGETS[0], TOOLCHAINS[0]
     options.files = digest(options.models, ("*.tflite",)) if options.models else None
-    options.sources = [digest(ROOT / "edgeprune" / part, ("*.c", "*.h", "*.py")) for part in _SOURCES]
+    options.sources = [digest(ROOT / "edgeprune" / part, ("**/*.c", "**/*.h", "**/*.py")) for part in _SOURCES]
     kept = options.results or RESULTS / "mcu.json"
     options.fresh = options.fresh or (not options.smoke and stale(kept, options.sources))
     return command.run("mcu", options, arguments, _benchmark)
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
 def digest(folder: Path, patterns: Sequence[str]) -> str:
     """What the files of a folder hold, in twelve characters; figures of other contents are not mixed."""
     found = hashlib.sha256()
-    for path in sorted(path for pattern in patterns for path in folder.rglob(pattern)):
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         found.update(path.name.encode() + b"\0" + path.read_bytes())
     return found.hexdigest()[:12]
 
