@@ -445,8 +445,9 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "Instructions, bytes and outputs are exact, of two inputs the one that takes more; cycles are an interval. "
         "No plan of the activations can go below the bound of the arena. Flash is code, weights and constants. Wrong: "
         "output values that differ from TensorFlow Lite's reference kernels, over that many random inputs: two run on "
-        "the emulated core, all as the same sources compiled for this machine. Files are of others, the other networks have random weights: `resnet8-pruned` is "
-        "`resnet8` cut to half of every width. No LSTM is among them: no exporter here writes one in int8.",
+        "the emulated core, all as the same sources compiled for this machine. Files are of others, the other networks "
+        "have random weights: `resnet8-pruned` is `resnet8` cut to half of every width. No LSTM is among them: no "
+        "exporter here writes one in int8.",
         _mcu,
     ),
     "prune": (
