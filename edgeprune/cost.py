@@ -109,7 +109,8 @@ class Counts(Value):
     Attributes:
         instructions: Executed by one inference, of the inputs tried the most.
         cycles: From, to; None where nothing is known of the core.
-        arena_bytes, arena_bound_bytes: Memory for activations, and what is proven that no plan can go below.
+        arena_bytes, arena_bound_bytes: Memory for activations, and what is proven that no placing can go below in
+            this order of steps.
         stack_bytes: The deepest the stack went.
         flash_bytes: Code, weights and constants.
         mismatches: Output values that differ from the reference kernels, over `compared` inputs; None where the file

@@ -147,7 +147,12 @@ def _mismatches(
 
 
 def _measurement(
-    found: EmulatedProfile, library: dict[str, Any], ops: tuple[Any, ...], target: Target, wrong: int | None, compared: int
+    found: EmulatedProfile,
+    library: dict[str, Any],
+    ops: tuple[Any, ...],
+    target: Target,
+    wrong: int | None,
+    compared: int,
 ) -> Measurement:
     clock_hz = target.cpu.clock_hz
     layers = {layer.index: layer for layer in found.layers if layer.index is not None}

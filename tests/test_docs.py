@@ -1,11 +1,18 @@
-"""The pages of the documentation are true: their Python runs in order, their links lead somewhere."""
+"""The pages of the documentation are true: their examples work, their lists are whole, their links lead somewhere."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from edgeprune.backends.c.lowering import lowerings
+from edgeprune.backends.c.signatures import SIGNATURES
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,3 +34,35 @@ def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert all((ROOT / "docs" / link).exists() for link in links), links
+
+
+def section(page: str, heading: str) -> str:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_the_operators_listed_are_those_that_can_be_written_as_c() -> None:
+    listed = section("microcontrollers.md", "What can be written").split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == set(lowerings()) & set(SIGNATURES)
+
+
+def test_the_c_shown_compiles_against_a_library(exported: Callable[..., Any], tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs the tool cc")
+    report = exported("c", "residual").path
+    (shown,) = re.findall(r"^```c\n(.*?)^```", section("microcontrollers.md", "The library"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "app.c").write_text(f"{shown}\nint main(void) {{ return classify(0) < 0; }}\n")
+    sources = [*(report.parent / "src").glob("*.c"), tmp_path / "app.c"]
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", f"-I{report.parent / 'include'}", "-o", str(tmp_path / "app")]
+    done = subprocess.run([compiler, *flags, *map(str, sources)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert subprocess.run([str(tmp_path / "app")], check=False).returncode == 0
+
+
+def test_the_files_listed_are_those_of_a_library(exported: Callable[..., Any]) -> None:
+    folder = exported("c", "residual").path.parent
+    listed = re.findall(r"^\| (`.*?) \|", section("microcontrollers.md", "The library"), re.MULTILINE)
+    names = {name for cell in listed for name in re.findall(r"`([^`]+)`", cell)} - {"port/<board>/"}
+    assert len(names) >= 6 and all((folder / name).exists() for name in names)
+    assert {file.name for file in folder.iterdir()} - {name.split("/")[0] for name in names} == {"LICENSE"}

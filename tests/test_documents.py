@@ -58,7 +58,7 @@ def test_a_profile_document_has_the_promised_fields_in_nanoseconds() -> None:
         2_100_000,
         [2_000_000, 2_100_000],
     )
-    assert document["ops"] == [{"name": "a", "type": "conv", "ns": None, "macs": 5}]
+    assert document["ops"] == [{"name": "a", "type": "conv", "ns": None, "macs": 5, "instructions": None}]
 
 
 def test_what_a_source_cannot_know_is_null() -> None:

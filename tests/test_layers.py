@@ -56,6 +56,7 @@ LEVELS = {
     "edgeprune.links": 3,
     "edgeprune.runner": 3,
     "edgeprune.emulate": 3,
+    "edgeprune.emulated": 4,
     "edgeprune.profiling": 4,
     "edgeprune.deployment": 4,
     "edgeprune.calibration": 5,

@@ -84,7 +84,7 @@ def test_a_board_is_estimated_from_the_operators_in_the_file(exported: Any, smal
 
 def test_a_microcontroller_needs_the_arena_that_its_kernels_plan(exported: Any) -> None:
     path = exported("tflite", "depthwise").path
-    result = profile(path, load_target("nucleo-l4r5zi"))
+    result = profile(path, load_target("nucleo-l4r5zi"), runtime="tflm")
     assert result.cost.ram_kind == "arena"
     assert result.cost.ram_bytes == backends.get("tflite").arena_bytes(path)
 

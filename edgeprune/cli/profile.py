@@ -14,9 +14,13 @@ from edgeprune.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from edgeprune.documents import FitRecord
 
+_ARTIFACTS = {"onnxruntime": "onnx", "tflm": "tflite", "x-cube-ai": "tflite", "edgeprune-c": "c"}  # by runtime
+
 
 def profile(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT|RUN", help="Model file, or the folder of a run.")],
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT|RUN", help="Model file, or the folder of a run or of a C library.")
+    ],
     target: options.Target = None,
     runtime: options.Runtime = None,
     threads: options.Threads = None,
@@ -25,9 +29,10 @@ def profile(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure a model file on this machine, or estimate it for a board that is not connected.
+    """Measure a model file on this machine, execute it on a microcontroller's emulated core, or estimate it.
 
-    Of a run folder it takes the artifact that the verdict rests on, and the run's target, runtime and threads.
+    Of a run folder it takes the artifact that the verdict rests on, and the run's target, runtime and threads; of the
+    folder of a C library, the library.
     """
     from edgeprune.cost import Percentile
     from edgeprune.documents import profile_record
@@ -37,7 +42,9 @@ def profile(
     if at is not None and at not in percentiles:
         raise UsageError(f"unknown percentile {at!r}", where="--at", hint="p50, p90 or p99")
     path = artifact
-    if artifact.is_dir():
+    if library := _library(artifact):
+        path = library
+    elif artifact.is_dir():
         from edgeprune.record import read_record
 
         record = read_record(artifact)
@@ -59,10 +66,16 @@ def profile(
     typer.echo(document.to_json() if json else profile_table(document), nl=False)
 
 
+def _library(folder: Path) -> Path | None:
+    """The report of the C library that a folder holds."""
+    found = sorted(folder.glob("*.c.json")) if folder.is_dir() else []
+    return found[0] if len(found) == 1 else None
+
+
 def _deployed(folder: Path, record: FitRecord, runtime: str | None) -> Path:
     """The artifact that the verdict rests on, or that of another runtime."""
     wanted = runtime or record.runtime
-    name = {"onnxruntime": "onnx", "tflm": "tflite"}.get(wanted, wanted)
+    name = _ARTIFACTS.get(wanted, wanted)
     if name not in record.artifacts:
         hint = did_you_mean(name, record.artifacts) if record.artifacts else "nothing was exported"
         raise UsageError(f"this run has no artifact for {wanted}", where=str(folder), hint=hint)

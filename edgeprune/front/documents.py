@@ -74,8 +74,8 @@ class PointRow(Value):
 
     @property
     def latency_upper_ns(self) -> int | None:
-        """What a verdict rests on: the upper end of an estimate's interval."""
-        if self.source is Source.ESTIMATED and self.latency_interval_ns is not None:
+        """What a verdict rests on: the upper end of the interval of what was not measured."""
+        if self.source not in (None, Source.MEASURED) and self.latency_interval_ns is not None:
             return self.latency_interval_ns[1]
         return self.latency_ns
 

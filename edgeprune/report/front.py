@@ -23,6 +23,7 @@ from edgeprune.units import format_size
 
 _LEFT, _WIDTH, _RIGHT, _TOP, _HEIGHT = 90, 620, 40, 24, 300
 _AXES = {"latency_ns": "latency", "ram_bytes": "RAM", "size_bytes": "size"}
+_SPREADS = {Source.MEASURED: "99 % bounds", Source.EMULATED: "interval", Source.ESTIMATED: "80 % interval"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def parts(record: SweepRecord) -> tuple[Part, ...]:
     found = []
     for (target, source), rows in groups.items():
         dense = next((row for row in record.dense if (row.target, row.source) == (target, source)), None)
-        judged = "" if source is Source.ESTIMATED else f"; latency: 99 % upper bound of {rows[0].budget.at}"
+        judged = f"; latency: 99 % upper bound of {rows[0].budget.at}" if source is Source.MEASURED else ""
         heading = f"{target}, {source.value} ({rows[0].runtime}, {threads_text(rows[0].threads)}{judged})"
         found.append(Part(heading, front_chart(record, rows, dense), front_table(record, rows, dense)))
     return tuple(found)
@@ -130,7 +131,7 @@ def front_table(record: SweepRecord, rows: Sequence[PointRow], dense: DenseRow |
     source = f"{rows[0].target}, {rows[0].source.value if rows[0].source else ''}"
     kinds = list(dict.fromkeys(row.ram_kind for row in rows if row.ram_kind))
     metric = _metric(record, dense)
-    spread = "80 % interval" if rows[0].source is Source.ESTIMATED else "99 % bounds"
+    spread = _SPREADS[rows[0].source or Source.ESTIMATED]
     columns: list[Column] = [("", ""), ("budget", ""), ("verdict", ""), ("latency", source), (spread, "of latency")]
     columns += [("RAM", f"{kind}, {source}") for kind in kinds]
     columns += [("size", "file"), (record.metric, "validation"), (record.metric, "test set"), ("front", "")]

@@ -65,13 +65,13 @@ def tiles(record: FitRecord) -> tuple[Tile, ...]:
         return _smallest(record)
     budget, metric = record.budget, record.metric
     spread = "" if record.latency_interval_ns is None else f", {interval_text(record.latency_interval_ns)}"
-    estimated = record.source is Source.ESTIMATED and record.latency_interval_ns is not None
-    judged = record.latency_interval_ns[1] if estimated and record.latency_interval_ns else record.latency_ns
+    by_interval = record.source is not Source.MEASURED and record.latency_interval_ns is not None
+    judged = record.latency_interval_ns[1] if by_interval and record.latency_interval_ns else record.latency_ns
     found = [
         Tile(
             "Latency",
             time_text(record.latency_ns),
-            "" if budget.latency_ns is None else f"{_judged(judged, estimated)}of {time_text(budget.latency_ns)}",
+            "" if budget.latency_ns is None else f"{_judged(judged, by_interval)}of {time_text(budget.latency_ns)}",
             f"{record.source.value}{spread}",
             _share(judged, budget.latency_ns),
         ),
@@ -133,9 +133,9 @@ def _smallest(record: FitRecord) -> tuple[Tile, ...]:
     )
 
 
-def _judged(ns: int | None, estimated: bool) -> str:
-    """An estimate is judged by the upper end of its interval."""
-    return f"upper end {time_text(ns)} " if estimated else ""
+def _judged(ns: int | None, by_interval: bool) -> str:
+    """What was not measured is judged by the upper end of its interval."""
+    return f"upper end {time_text(ns)} " if by_interval else ""
 
 
 def _share(value: float | None, limit: float | None) -> float | None:

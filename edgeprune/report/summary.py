@@ -8,6 +8,12 @@ from edgeprune.report.tables import before_after
 from edgeprune.report.text import UNKNOWN, interval_text, threads_text, time_text, title, verdict_line
 from edgeprune.units import format_size
 
+_RESTS_ON = {
+    Source.MEASURED: "99 % upper bound of the percentile",
+    Source.EMULATED: "executed on an emulated core",
+    Source.ESTIMATED: "device model",
+}
+
 
 def summary(record: FitRecord) -> str:
     """What `edgeprune fit` prints at the end, with a last newline."""
@@ -22,9 +28,11 @@ def summary(record: FitRecord) -> str:
 
 def profile_table(document: ProfileRecord) -> str:
     """A profile as aligned lines, with a last newline."""
-    of = "99 % upper bound of the percentile" if document.source is Source.MEASURED else "device model"
-    latency = UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({of})"
-    memory = UNKNOWN if document.ram_bytes is None else f"{format_size(document.ram_bytes)} ({document.ram_kind})"
+    latency = (
+        UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({_RESTS_ON[document.source]})"
+    )
+    kind = document.ram_kind if document.stack_bytes is None else "arena and stack"
+    memory = UNKNOWN if document.ram_bytes is None else f"{format_size(document.ram_bytes)} ({kind})"
     facts = [
         ("artifact", str(document.artifact)),
         ("target", f"{document.target} ({document.source.value})"),
@@ -39,13 +47,44 @@ def profile_table(document: ProfileRecord) -> str:
     if document.runs:
         percentiles = (document.p50_ns, document.p90_ns, document.p99_ns)
         facts.append(("p50 p90 p99", f"{', '.join(map(time_text, percentiles))} over {document.runs} runs"))
-    facts += [("ram", memory), ("size", UNKNOWN if document.size_bytes is None else format_size(document.size_bytes))]
+    facts += [("ram", memory), *(_counts(document) or [("size", _size(document.size_bytes))])]
     lines = [f"{key:<12} {value}" for key, value in facts]
-    if document.ops:
-        lines += ["", f"{'ns':>12}  {'MACs':>13}  {'type':<12} op"]
-        lines += [
-            f"{UNKNOWN if op.ns is None else format(op.ns, ','):>12}  {op.macs:>13,}  {op.type:<12} {op.name}"
-            for op in document.ops
-        ]
+    lines += ["", *_operators(document)] if document.ops else []
     lines += [f"note: {note}" for note in document.notes]
     return "\n".join(lines) + "\n"
+
+
+def _counts(document: ProfileRecord) -> list[tuple[str, str]]:
+    """What executing it on an emulated core showed; nothing where it was not."""
+    if document.instructions is None:
+        return []
+    cycles = "no estimate for this core" if document.cycles is None else "{:,} to {:,}".format(*document.cycles)
+    compared = f"{document.mismatches} output values of {document.compared} inputs, against LiteRT's reference kernels"
+    return [
+        ("instructions", f"{document.instructions:,}"),
+        ("cycles", cycles),
+        ("arena", f"{_size(document.arena_bytes)} (at least {_size(document.arena_bound_bytes)} in this order)"),
+        ("stack", _size(document.stack_bytes)),
+        ("flash", f"{_size(document.flash_bytes)} ({_parts(document)})"),
+        ("mismatches", "not compared: the .tflite file is not beside it" if document.mismatches is None else compared),
+    ]
+
+
+def _parts(document: ProfileRecord) -> str:
+    return f"code {_size(document.code_bytes)}, weights {_size(document.weights_bytes)}"
+
+
+def _size(count: int | None) -> str:
+    return UNKNOWN if count is None else format_size(count)
+
+
+def _operators(document: ProfileRecord) -> list[str]:
+    """The table of operators; instructions where they were counted."""
+    counted = document.instructions is not None
+    head = f"{'instructions':>13}  " if counted else ""
+    lines = [f"{'ns':>12}  {head}{'MACs':>13}  {'type':<12} op"]
+    for op in document.ops:
+        ns, executed = (UNKNOWN if value is None else format(value, ",") for value in (op.ns, op.instructions))
+        middle = f"{executed:>13}  " if counted else ""
+        lines.append(f"{ns:>12}  {middle}{op.macs:>13,}  {op.type:<12} {op.name}")
+    return lines

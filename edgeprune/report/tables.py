@@ -132,7 +132,9 @@ def operators(record: FitRecord) -> Table:
     """The deployed file, operator by operator."""
     source = f"{record.target}, {record.source.value}"
     total = sum(op.ns or 0 for op in record.ops)
-    columns = (("operator", ""), ("type", ""), ("time", source), ("share", ""), ("MACs", ""))
+    counted = any(op.instructions is not None for op in record.ops)
+    columns: list[Column] = [("operator", ""), ("type", ""), ("time", source), ("share", ""), ("MACs", "")]
+    columns += [("instructions", record.source.value)] if counted else []
     rows = tuple(
         (
             Cell(op.name),
@@ -140,10 +142,11 @@ def operators(record: FitRecord) -> Table:
             Cell(time_text(op.ns)),
             Cell(UNKNOWN if op.ns is None or not total else f"{op.ns / total * 100:.1f} %"),
             Cell(f"{op.macs:,}"),
+            *([Cell(UNKNOWN if op.instructions is None else f"{op.instructions:,}")] if counted else []),
         )
         for op in record.ops
     )
-    return Table(columns, rows, (2, 3, 4))
+    return Table(tuple(columns), rows, (2, 3, 4, 5) if counted else (2, 3, 4))
 
 
 def frozen(record: FitRecord) -> Table:

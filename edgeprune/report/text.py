@@ -39,8 +39,10 @@ def evidence(record: FitRecord) -> str:
         if record.source is Source.MEASURED:
             parts.append(f"99 % upper bound of {record.budget.at}")
         else:
-            parts.append(f"80 % interval {interval_text((low, high))}")
-    parts.append(f"{record.runtime}, {threads_text(record.threads)}")
+            share = "80 % " if record.source is Source.ESTIMATED else ""
+            parts.append(f"{share}interval {interval_text((low, high))}")
+    threads = "" if record.source is Source.EMULATED else f", {threads_text(record.threads)}"
+    parts.append(f"{record.runtime}{threads}")
     return "; ".join(parts)
 
 

@@ -133,7 +133,7 @@ def test_a_target_without_a_link_is_refused() -> None:
 
 def test_what_a_runtime_does_not_run_or_write_is_refused() -> None:
     with pytest.raises(UsageError, match="disco-f746ng runs no fp32 on tflm"):
-        calibrate(load_target("disco-f746ng"), precision="fp32")
+        calibrate(load_target("disco-f746ng"), runtime="tflm", precision="fp32")
     with pytest.raises(UnsupportedError, match="no networks can be written for onnxruntime files") as caught:
         calibrate(HOST, runtime="onnxruntime", device=planted_device())
     assert "tflite" in caught.value.hint

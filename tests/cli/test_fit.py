@@ -107,6 +107,11 @@ def test_a_dry_run_prints_a_job_file_that_gives_the_same_job(command: Command, j
     assert load_spec(Path("again.toml"), {}) == load_spec(None, {"budget.latency": "20ms", "target.name": "rpi4"})
 
 
+def test_a_limit_on_flash_is_one_on_size(command: Command, jobs: list[Spec]) -> None:
+    assert command("fit", "--flash", "512KiB").code == 0
+    assert jobs[0].budget.size == "512KiB"
+
+
 def test_resume_continues_the_folder_and_takes_no_other_flags(command: Command, jobs: list[Any]) -> None:
     assert command("fit", "--resume", "runs/x").code == 0
     assert jobs == [Path("runs/x")]
@@ -119,6 +124,7 @@ def test_resume_continues_the_folder_and_takes_no_other_flags(command: Command, 
     [
         ("fit", "no budget", "--latency 20ms"),
         ("fit --latency 20", "'20' has no unit", "write 20ms or 20s"),
+        ("fit --size 1MB --flash 1MB", "--size and --flash are one limit", "give one of them"),
         ("fit --latency 20ms --ram 256K", "'256K' has no clear unit", "write 256kB"),
         ("fit --latency 20ms --max-drop 1", "'1' has no clear unit", "write 1pp"),
         ("fit --latency 20ms --at p95", "budget.at: ", "p90"),

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +48,16 @@ def asked(stand_in: Any) -> list[dict[str, Any]]:
             notes=("a note",),
         )
 
+    import_module("edgeprune.calibration.calibrate")  # takes names of the profiler that the stand-in lacks
     stand_in("profiling", profile=profile)
     return calls
 
 
 def run_folder(folder: Path, record: Any) -> Path:
     with create(Spec(out=folder), "demo") as run:
-        artifacts = {name: run.path / "artifacts" / path.name for name, path in record.artifacts.items()}
+        artifacts = {name: run.path / path.relative_to(record.run) for name, path in record.artifacts.items()}
         for path in artifacts.values():
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x")
         run.finish(record.model_copy(update={"run": run.path, "artifacts": artifacts}))
     return run.path
@@ -131,3 +136,39 @@ def test_a_run_without_that_artifact_says_what_there_is(
     assert done.code == 2 and "no artifact for openvine" in done.err and "did you mean openvino" in done.err
     empty = command("profile", str(run_folder(tmp_path, infeasible_record())))
     assert empty.code == 2 and "nothing was exported" in empty.err and asked == []
+
+
+def test_of_a_c_library_its_folder_is_enough(command: Command, tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    report = tmp_path / "net" / "net.c.json"
+    report.parent.mkdir()
+    report.write_text("{}")
+    assert command("profile", "net", "--target", "nucleo-l4r5zi").code == 0
+    assert (asked[0]["path"], asked[0]["target"]) == (Path("net/net.c.json"), "nucleo-l4r5zi")
+
+
+def test_of_a_run_for_a_microcontroller_the_library_is_taken(
+    command: Command, tmp_path: Path, asked: list[dict[str, Any]]
+) -> None:
+    record = made_up_record()
+    artifacts = {**record.artifacts, "c": record.run / "artifacts/model/model.c.json"}
+    changes = {"target": "nucleo-l4r5zi", "runtime": "edgeprune-c", "threads": 1, "artifacts": artifacts}
+    run = run_folder(tmp_path, record.model_copy(update=changes))
+    assert command("profile", str(run)).code == 0
+    assert (asked[0]["path"].name, asked[0]["runtime"]) == ("model.c.json", "edgeprune-c")
+    assert command("profile", str(run), "--runtime", "x-cube-ai").code == 0
+    assert asked[1]["path"].name == "model.tflite"
+
+
+def test_a_file_for_a_microcontroller_is_executed_and_counted(
+    command: Command, exported: Callable[..., Any], tmp_path: Path
+) -> None:
+    if not find_spec("unicorn"):
+        pytest.skip("needs the extra mcu")
+    if not shutil.which("arm-none-eabi-gcc") and not find_spec("ziglang"):
+        pytest.skip("needs arm-none-eabi-gcc or ziglang")
+    path = exported("tflite", "residual").path
+    document = json.loads(command("profile", str(path), "--target", "nucleo-l4r5zi", "--json").out)
+    assert (document["source"], document["runtime"], document["mismatches"]) == ("emulated", "edgeprune-c", 0)
+    counts = ("instructions", "arena_bytes", "arena_bound_bytes", "stack_bytes", "flash_bytes", "code_bytes")
+    assert all(document[name] > 0 for name in counts) and 0 < document["cycles"][0] < document["cycles"][1]
+    assert document["ops"] and all(row["instructions"] > 0 for row in document["ops"])

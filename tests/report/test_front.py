@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from edgeprune.cost import Source
 from edgeprune.documents import BudgetRow
 from edgeprune.report.front import (
     front_summary,
@@ -127,3 +128,11 @@ def test_a_sweep_where_everything_failed_has_a_report_too() -> None:
     failed = tuple(point for point in made_up_sweep().points if point.verdict == "failed")
     record = made_up_sweep(points=failed, dense=(), workload=None, metric="")
     assert parts(record) == () and "0 of 1 budgets met" in render_front_html(record)
+
+
+def test_an_emulated_part_is_judged_by_the_upper_end_of_its_interval() -> None:
+    point = row("nucleo-90ms", 90, 80, 0.95, target="nucleo-l4r5zi", runtime="edgeprune-c", source=Source.EMULATED)
+    assert point.latency_upper_ns == 88_000_000
+    (emulated,) = parts(made_up_sweep(points=(point,), dense=()))
+    assert emulated.heading == "nucleo-l4r5zi, emulated (edgeprune-c, 4 threads)"
+    assert ("interval", "of latency") in emulated.table.columns

@@ -8,14 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.cost import Source
-from edgeprune.documents import BudgetRow, Figure, FitRecord, FrozenRow, KeepRow, OpRow
+from edgeprune.cost import Cost, Counts, Measurement, OpCost, Source
+from edgeprune.documents import (
+    BudgetRow,
+    Figure,
+    FitRecord,
+    FrozenRow,
+    KeepRow,
+    OpRow,
+    ProfileRecord,
+    profile_record,
+)
 from edgeprune.errors import NoRoomError
 from edgeprune.report import charts, tables
 from edgeprune.report.files import write_reports
 from edgeprune.report.html import render_html, tiles
 from edgeprune.report.markdown import render_markdown
-from edgeprune.report.summary import summary
+from edgeprune.report.summary import profile_table, summary
 from edgeprune.report.text import interval_text, metric_text, verdict_line
 from tests.report.made_up import infeasible_record, made_up_record, missed_record
 
@@ -221,3 +230,102 @@ def test_both_files_are_written_whole(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_rendering_twice_gives_the_same_bytes() -> None:
     assert render_html(made_up_record()) == render_html(made_up_record())
+
+
+def counted_profile(**changes: object) -> ProfileRecord:
+    """A file executed on an emulated Cortex-M4."""
+    counts = Counts(
+        instructions=5_000_000,
+        cycles=(9_600_000, 12_000_000),
+        arena_bytes=53 * 1024,
+        arena_bound_bytes=51 * 1024,
+        stack_bytes=512,
+        flash_bytes=100 * 1024,
+        code_bytes=12 * 1024,
+        weights_bytes=88 * 1024,
+        mismatches=0,
+        compared=100,
+    )
+    cost = Cost(
+        source=Source.EMULATED,
+        latency_s=0.09,
+        latency_interval_s=(0.08, 0.1),
+        ram_bytes=53 * 1024 + 512,
+        ram_kind="arena",
+        size_bytes=100 * 1024,
+    )
+    found = Measurement(
+        cost=cost,
+        target="nucleo-l4r5zi",
+        runtime="edgeprune-c",
+        runtime_version="0.1.0",
+        threads=1,
+        precision="int8",
+        ops=(
+            OpCost(name="head", kind="dense", latency_s=0.001, macs=640, instructions=1_234),
+            OpCost(name="shape", kind="reshape", latency_s=None, macs=0),
+        ),
+        counts=counts,
+    )
+    return profile_record(found, Path("m.tflite")).model_copy(update=changes)
+
+
+def test_a_profile_that_was_executed_shows_its_counts() -> None:
+    text = profile_table(counted_profile())
+    for line in (
+        r"target +nucleo-l4r5zi \(emulated\)",
+        r"latency +90 ms \(executed on an emulated core\)",
+        r"interval +80 to 100 ms",
+        r"ram +53.5 KiB \(arena and stack\)",
+        r"instructions +5,000,000",
+        r"cycles +9,600,000 to 12,000,000",
+        r"arena +53.0 KiB \(at least 51.0 KiB in this order\)",
+        r"stack +512 B",
+        r"flash +100.0 KiB \(code 12.0 KiB, weights 88.0 KiB\)",
+        r"mismatches +0 output values of 100 inputs, against LiteRT's reference kernels",
+        r" +1,000,000 +1,234 +640 +dense +head",
+        r" +– +– +0 +reshape +shape",
+    ):
+        assert re.search(f"^{line}$", text, re.MULTILINE), line
+    assert "device model" not in text and "size  " not in text
+
+
+def test_a_profile_says_what_could_not_be_known() -> None:
+    text = profile_table(counted_profile(cycles=None, latency_ns=None, latency_interval_ns=None, mismatches=None))
+    for line in ("latency +–", "cycles +no estimate for this core", "mismatches +not compared: the .tflite file .*"):
+        assert re.search(f"^{line}$", text, re.MULTILINE), line
+
+
+def test_profiles_that_were_not_executed_show_no_counts() -> None:
+    plain = dict.fromkeys(Counts.model_fields)
+    for source, says in (
+        (Source.ESTIMATED, "(device model)"),
+        (Source.MEASURED, "(99 % upper bound of the percentile)"),
+    ):
+        text = profile_table(counted_profile(source=source, **plain))
+        assert says in text and "instructions" not in text and "size         100.0 KiB" in text
+
+
+def emulated_record() -> FitRecord:
+    """A fit to 100 ms on a microcontroller that was executed."""
+    return made_up_record(
+        source=Source.EMULATED,
+        target="nucleo-l4r5zi",
+        runtime="edgeprune-c",
+        threads=1,
+        budget=BudgetRow(latency_ns=110_000_000, at="p90"),
+        latency_ns=95_000_000,
+        latency_interval_ns=(90_000_000, 100_000_000),
+        ops=(OpRow(name="head", type="dense", ns=1000, macs=640, instructions=1_234),),
+    )
+
+
+def test_an_emulated_verdict_rests_on_the_upper_end_of_its_interval() -> None:
+    record = emulated_record()
+    assert verdict_line(record).startswith(
+        "met: 95 ms on nucleo-l4r5zi (emulated; interval 90 to 100 ms; edgeprune-c); budget: latency 110 ms"
+    )
+    latency = tiles(record)[0]
+    assert latency.limit == "upper end 100 ms of 110 ms" and latency.share == pytest.approx(100 / 110)
+    table = tables.operators(record)
+    assert table.columns[-1] == ("instructions", "emulated") and table.rows[0][-1].text == "1,234"

@@ -47,7 +47,7 @@ def test_it_is_the_reference_convolution(name: str, variant: Variant, tmp_path: 
 def test_its_assembly_is_the_reference_convolution(name: str, compiler: str, tmp_path: Path) -> None:
     thumb.needed()
     if compiler not in thumb.compilers():
-        pytest.skip(f"needs {compiler} for the core")
+        pytest.skip(f"needs the tool {compiler}")
     model, inputs = layer_model(LAYERS[name])
     (output,), _ = thumb.run(model, inputs, tmp_path, compiler)
     np.testing.assert_array_equal(output, reference(model, inputs, tmp_path)[0])

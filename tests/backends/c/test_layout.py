@@ -250,7 +250,7 @@ def test_what_cannot_be_moved_is_refused(
 @pytest.mark.parametrize("level", ["-O1", "-O3"])
 def test_loops_stay_loops_without_libc(compiler: str, core: str, level: str, tmp_path: Path) -> None:
     if not shutil.which(compiler):
-        pytest.skip(f"{compiler} is not installed")
+        pytest.skip(f"needs the tool {compiler}")
     cpu = [f"-mcpu={core}", "-mthumb"] if core else []
     compiled = tmp_path / "kernels.o"
     command = [compiler, *cpu, "-std=c99", "-ffreestanding", level, f"-I{CSRC}", "-c", str(CSRC / "ep_layout.c")]

@@ -35,7 +35,7 @@ def compilers() -> list[str]:
 def needed() -> None:
     """Skips a test where the emulator or every compiler is missing."""
     if find_spec("unicorn") is None:
-        pytest.skip("needs unicorn")
+        pytest.skip("needs the extra mcu")
     if not compilers():
         pytest.skip("needs arm-none-eabi-gcc or ziglang")
 
