@@ -8,6 +8,8 @@ TORCH_INDEX ?=
 # Data sets, trained weights and published measurements for benchmarks and `make profiles`.
 SHARED ?= $(or $(EDGEPRUNE_SHARED),../shared)
 MEASUREMENTS ?= $(SHARED)/measurements
+# The .tflite files that bench-mcu counts.
+MODELS ?= $(SHARED)/data/mlperf_tiny_models
 # Options of the benchmarks, such as --seeds 3 or --fresh.
 BENCH_ARGS ?=
 # What bench-zoo prunes, and whether beside the peer. The networks come from EDGEPRUNE_TORCHVISION, else from PEER_ENV.
@@ -24,7 +26,8 @@ READY := .venv/.edgeprune-ready
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: help setup demo test test-slow lint types check docs profiles demo-weights clean \
-	bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench-zoo bench-device-models
+	bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench-zoo bench-device-models \
+	bench-mcu
 
 help:
 	@echo "make demo          fit the built-in model to 20 ms on a Raspberry Pi 4"
@@ -42,6 +45,7 @@ help:
 	@echo "make bench-solver  six networks: time and gap of the budgeted solve"
 	@echo "make bench-zoo     LIST=FILE: how many public models are pruned exactly, beside torch-pruning (PEER=0: alone)"
 	@echo "make bench-device-models  MEASUREMENTS=DIR: device models on what they have not seen, and as shipped"
+	@echo "make bench-mcu     MODELS=DIR: int8 networks as C on emulated microcontrollers: instructions, memory, outputs"
 	@echo "make clean         caches and build outputs; runs/ and .venv stay"
 
 setup: $(READY)
@@ -85,9 +89,13 @@ bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver: benc
 	EDGEPRUNE_SHARED=$(SHARED) $(BIN)/python -m bench.$* $(BENCH_ARGS)
 	$(BIN)/python -m bench.tables
 
-# The folder goes by variable, so that the command kept with the figures names no place of this machine.
+# The folders go by variable, so that the command kept with the figures names no place of this machine.
 bench-device-models: $(READY)
 	EDGEPRUNE_MEASUREMENTS=$(abspath $(MEASUREMENTS)) $(BIN)/python -m bench.device_models $(BENCH_ARGS)
+	$(BIN)/python -m bench.tables
+
+bench-mcu: $(READY)
+	EDGEPRUNE_MODELS=$(abspath $(MODELS)) $(BIN)/python -m bench.mcu $(BENCH_ARGS)
 	$(BIN)/python -m bench.tables
 
 # An environment of its own that borrows torch from .venv, so that both tools run on the same one.

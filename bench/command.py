@@ -28,6 +28,9 @@ _NOT_SETTINGS = (
     "peer",
     "measurements",
     "profiles",
+    "models",
+    "targets",
+    "toolchains",
 )
 
 

@@ -9,6 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from bench.cells import RESULTS, ROOT, read_document
+from bench.mcu import PEERS, REFUSED, TARGETS
 from bench.zoo import STATUSES
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -357,6 +358,53 @@ def _calibration(document: Document) -> list[str]:
     return [_wrapped(" ".join(lines)), _rows(header, rows)]
 
 
+def _mcu(document: Document) -> list[str]:
+    results = _results(document)
+    refused = results.pop(REFUSED)
+    header = ["network", "core", "compiler", "M instructions", "per MAC", "M cycles", "arena B", "bound B", "stack B"]
+    header += ["flash B", "code B", "weights B", "wrong", "inputs"]
+    parts = [_rows(header, [_mcu_row(key, found) for key, found in results.items()])]
+    if beside := [row for key, found in results.items() if (row := _peer_row(key, found))]:
+        header = ["network", "compiler", "M instructions", "CMSIS-NN", "ratio", "arena B", "TFLM", "ratio "]
+        parts += [_wrapped(_PEERS_ABOUT), _rows(header, beside)]
+    made = sorted({found[part] for found in results.values() for part in ("toolchain", "emulator")})
+    lines = [f"made with: {', '.join(made)}"]
+    lines += dict.fromkeys(f"{found['core']}, {note}" for found in results.values() for note in found["notes"][1:])
+    lines += [
+        f"{name} is refused: {textwrap.shorten(reason, 100, placeholder=' ...')}" for name, reason in refused.items()
+    ]
+    return [*parts, "\n".join(_item(f"- {line}") for line in lines)]
+
+
+def _mcu_row(key: str, found: Mapping[str, Any]) -> list[str]:
+    name, _, toolchain = key.split("/")
+    cycles = "" if found["cycles"] is None else " to ".join(_scaled(end, 1e6, 2) for end in found["cycles"])
+    row = [name, found["core"].removeprefix("Cortex-"), toolchain, _scaled(found["instructions"], 1e6, 3)]
+    row += [_scaled(found["instructions"], found["macs"], 2), cycles]
+    sizes = ("arena_bytes", "arena_bound_bytes", "stack_bytes", "flash_bytes", "code_bytes", "weights_bytes")
+    return [*row, *(f"{found[size]:,}" for size in sizes), str(found["mismatches"]), str(found["compared"])]
+
+
+def _peer_row(key: str, found: Mapping[str, Any]) -> list[str] | None:
+    name, target, toolchain = key.split("/")
+    peer = PEERS.get(name)
+    if peer is None or target != TARGETS[0] or found["macs"] != peer.macs:
+        return None
+    row = [name, toolchain, _scaled(found["instructions"], 1e6, 3), _scaled(peer.instructions, 1e6, 3)]
+    row += [_scaled(found["instructions"], peer.instructions, 2)]
+    return [
+        *row,
+        f"{found['arena_bytes']:,}",
+        f"{peer.arena_bytes:,}",
+        _scaled(found["arena_bytes"], peer.arena_bytes, 2),
+    ]
+
+
+_PEERS_ABOUT = (
+    "Beside others on the M4: instructions of CMSIS-NN after v7.0.0, gcc 12 -Ofast, counted in QEMU earlier; arenas of "
+    "TensorFlow Lite Micro, which hold its own structures, too. The autoencoder has the sizes of the network that was "
+    "counted, not its weights."
+)
 _COMMANDS = {"zoo-models": "zoo"}  # where the file is not named like the command
 _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
     "fit": (
@@ -390,6 +438,17 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "dense one. Errors are those of the planned graph's estimate, as the solver makes it, without any "
         "correction. The noise is the largest distance between ten timings of the dense file.",
         _calibration,
+    ),
+    "mcu": (
+        "Networks as C on microcontrollers",
+        "Int8 .tflite files written as C libraries, compiled for the core and executed on an emulated one. "
+        "Instructions, bytes and outputs are exact, of two inputs the one that takes more; cycles are an interval. "
+        "No plan of the activations can go below the bound of the arena. Flash is code, weights and constants. Wrong: "
+        "output values that differ from TensorFlow Lite's reference kernels, over that many random inputs: two run on "
+        "the emulated core, all as the same sources compiled for this machine. Files are of others, the other networks "
+        "have random weights: `resnet8-pruned` is `resnet8` cut to half of every width. No LSTM is among them: no "
+        "exporter here writes one in int8.",
+        _mcu,
     ),
     "prune": (
         "Exactness and time of pruning",

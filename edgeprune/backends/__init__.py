@@ -36,7 +36,7 @@ class Artifact(Value):
 
     Attributes:
         backend: Name of the backend that wrote it and can run it.
-        path: The file (for OpenVINO the .xml, its .bin lies beside it; of a C library the report, which lists the rest).
+        path: The file (for OpenVINO the .xml, its .bin lies beside it; of a C library its report, which lists all).
         precision: What was asked for; the gates prove that the file holds to it.
         size_bytes: All files of the artifact.
         sha256: Over all files of the artifact, in their order.

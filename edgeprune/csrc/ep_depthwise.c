@@ -1,48 +1,82 @@
-/* Depthwise convolution with any filter, stride, dilation and multiplier; ep_depthwise_3x3.c is for the common one. */
+/* Depthwise convolution with any filter, stride, dilation and multiplier; ep_depthwise_3x3.c is for the common one.
+ *
+ * Taps over padding are left out. Within a row, outputs whose windows do not reach beyond the left and right ends are
+ * summed four at a time, so that they share the load of each weight; the input's zero point is in the sum they start from.
+ */
 #include "ep_kernels.h"
+
 #include "ep_add.h"
 
-#define EP_TOGETHER 4 /* outputs of a row that share the load of a weight */
+#define EP_TOGETHER 4
+
+/* The taps of a window that lie within the input, and the position of the first of them. */
+struct EP(taps) {
+    int32_t first, count, at;
+};
 
 struct EP(channel) {
     const int8_t *weights;
-    int32_t bias, multiplier, shift;
+    int32_t bias;                      /* without the zero point */
+    int32_t multiplier, shift, offset; /* the offset is of `EP(rescaled)`, output's zero point included */
 };
 
-static int32_t EP(depthwise_sum)(const int8_t *input, int32_t row, int32_t column, const struct EP(channel) *channel,
-                                 const struct EP(depthwise) *by)
+static struct EP(taps) EP(taps_within)(int32_t position, const struct EP(windows) *by)
 {
-    const int8_t *weight = channel->weights;
+    struct EP(taps) taps = {0, 0, position};
+    for (; taps.at < 0; taps.at += by->dilation) {
+        ++taps.first;
+    }
+    while (taps.first + taps.count < by->size && taps.at + taps.count * by->dilation < by->input) {
+        ++taps.count;
+    }
+    return taps;
+}
+
+static int32_t EP(depthwise_sum)(const int8_t *input, struct EP(taps) rows, struct EP(taps) columns,
+                                 const struct EP(channel) *channel, const struct EP(depthwise) *by)
+{
+    const int32_t step = by->width.dilation * by->channels, zero = by->zero;
     int32_t sum = channel->bias;
-    for (int32_t i = 0; i < by->height.size; ++i) {
-        const int32_t y = row + i * by->height.dilation;
-        for (int32_t j = 0; j < by->width.size; ++j) {
-            const int32_t x = column + j * by->width.dilation;
-            const int32_t inside = y >= 0 && y < by->height.input && x >= 0 && x < by->width.input;
-            sum += *weight++ * (inside ? input[(y * by->width.input + x) * by->channels] : by->zero);
+    for (int32_t i = 0; i < rows.count; ++i) {
+        const int32_t y = rows.at + i * by->height.dilation;
+        const int8_t *from = input + (y * by->width.input + columns.at) * by->channels;
+        const int8_t *weight = channel->weights + (rows.first + i) * by->width.size + columns.first;
+        for (int32_t j = columns.count; j > 0; --j, from += step) {
+            sum += *weight++ * (*from - zero);
         }
     }
     return sum;
 }
 
-/* Sums of EP_TOGETHER neighbours in a row; their windows lie within the input, the first one's at `input`. */
-static void EP(depthwise_sums)(const int8_t *input, int32_t *sums, const struct EP(channel) *channel,
-                               const struct EP(depthwise) *by)
+/* What sums of all columns of a filter start from where these rows of it are within the input. */
+static int32_t EP(depthwise_start)(struct EP(taps) rows, const struct EP(channel) *channel,
+                                   const struct EP(depthwise) *by)
+{
+    const int8_t *weight = channel->weights + rows.first * by->width.size;
+    int32_t weights = 0;
+    for (int32_t left = rows.count * by->width.size; left > 0; --left) {
+        weights += *weight++;
+    }
+    return channel->bias - by->zero * weights;
+}
+
+/* Sums of EP_TOGETHER neighbours in a row. */
+static void EP(depthwise_sums)(const int8_t *from, int32_t *sums, int32_t start, struct EP(taps) rows,
+                               const struct EP(channel) *channel, const struct EP(depthwise) *by)
 {
     const int32_t step = by->width.dilation * by->channels, apart = by->width.stride * by->channels;
     const int32_t next = (by->height.dilation * by->width.input - by->width.size * by->width.dilation) * by->channels;
-    const int8_t *weight = channel->weights;
-    int32_t a = channel->bias, b = a, c = a, d = a;
-    for (int32_t i = by->height.size; i > 0; --i) {
-        for (int32_t j = by->width.size; j > 0; --j) {
+    const int8_t *weight = channel->weights + rows.first * by->width.size;
+    const int32_t columns = by->width.size;
+    int32_t a = start, b = start, c = start, d = start;
+    for (int32_t i = rows.count; i > 0; --i, from += next) {
+        for (const int8_t *end = weight + columns; weight != end; from += step) {
             const int32_t w = *weight++;
-            a += w * input[0];
-            b += w * input[apart];
-            c += w * input[2 * apart];
-            d += w * input[3 * apart];
-            input += step;
+            a += w * from[0];
+            b += w * from[apart];
+            c += w * from[2 * apart];
+            d += w * from[3 * apart];
         }
-        input += next;
     }
     sums[0] = a;
     sums[1] = b;
@@ -52,35 +86,34 @@ static void EP(depthwise_sums)(const int8_t *input, int32_t *sums, const struct 
 
 static int32_t EP(depthwise_output)(int32_t sum, const struct EP(channel) *channel, const struct EP(depthwise) *by)
 {
-    return EP(clamped)(EP(rescale)(sum, channel->multiplier, channel->shift) + by->output_zero, by->low, by->high);
+    const int32_t value =
+        by->is_short ? EP(rescaled)(2 * sum, channel->multiplier, channel->offset, -channel->shift)
+                     : EP(rescale)(sum, channel->multiplier, channel->shift) + by->output_zero;
+    return EP(clamped)(value, by->low, by->high);
 }
 
-static void EP(depthwise_channel)(const int8_t *input, int8_t *output, const struct EP(channel) *channel,
-                                  const struct EP(depthwise) *by, const int8_t *other,
-                                  const struct EP(addition) *addition)
+static void EP(depthwise_row)(const int8_t *input, int8_t *output, struct EP(taps) rows,
+                              const struct EP(channel) *channel, const struct EP(depthwise) *by, const int8_t *other,
+                              const struct EP(addition) *addition)
 {
-    const int32_t channels = by->channels * by->multiplier;
-    const int32_t last_row = by->height.input - (by->height.size - 1) * by->height.dilation - 1;
-    const int32_t last_column = by->width.input - (by->width.size - 1) * by->width.dilation - 1;
-    for (int32_t i = 0; i < by->height.output; ++i) {
-        const int32_t row = i * by->height.stride - by->height.before;
-        for (int32_t j = 0; j < by->width.output;) {
-            const int32_t column = j * by->width.stride - by->width.before;
-            const int32_t last = column + (EP_TOGETHER - 1) * by->width.stride;
-            int32_t sums[EP_TOGETHER], count = 1;
-            if (row >= 0 && row <= last_row && column >= 0 && last <= last_column &&
-                j + EP_TOGETHER <= by->width.output) {
-                EP(depthwise_sums)(input + (row * by->width.input + column) * by->channels, sums, channel, by);
-                count = EP_TOGETHER;
-            } else {
-                sums[0] = EP(depthwise_sum)(input, row, column, channel, by);
-            }
-            for (int32_t k = 0; k < count; ++k) {
-                const int32_t at = (i * by->width.output + j + k) * channels;
-                const int32_t value = EP(depthwise_output)(sums[k], channel, by);
-                output[at] = addition ? EP(added)(value, other[at], addition) : (int8_t)value;
-            }
-            j += count;
+    const struct EP(windows) *width = &by->width;
+    const int32_t channels = by->channels * by->multiplier, start = EP(depthwise_start)(rows, channel, by);
+    const int32_t reach = (EP_TOGETHER - 1) * width->stride + (width->size - 1) * width->dilation;
+    int32_t column = -width->before, count;
+    for (int32_t left = width->output; left > 0; left -= count, column += count * width->stride) {
+        int32_t sums[EP_TOGETHER];
+        if (left >= EP_TOGETHER && column >= 0 && column + reach < width->input) {
+            count = EP_TOGETHER;
+            const int8_t *from = input + (rows.at * width->input + column) * by->channels;
+            EP(depthwise_sums)(from, sums, start, rows, channel, by);
+        } else {
+            count = 1;
+            sums[0] = EP(depthwise_sum)(input, rows, EP(taps_within)(column, width), channel, by);
+        }
+        for (int32_t i = 0; i < count; ++i, output += channels) {
+            const int32_t value = EP(depthwise_output)(sums[i], channel, by);
+            *output = addition ? EP(added)(value, *other, addition) : (int8_t)value;
+            other = addition ? other + channels : other;
         }
     }
 }
@@ -89,16 +122,21 @@ void EP(depthwise)(const int8_t *input, int8_t *output, const int8_t *weights, c
                    const int32_t *multipliers, const int8_t *shifts, const struct EP(depthwise) *by,
                    const int8_t *other, const struct EP(addition) *addition)
 {
-    const int32_t taps = by->height.size * by->width.size;
-    for (int32_t batch = 0; batch < by->batches; ++batch) {
-        for (int32_t i = 0; i < by->channels * by->multiplier; ++i) {
-            const struct EP(channel) channel = {weights + i * taps, bias[i], multipliers[i], shifts[i]};
-            EP(depthwise_channel)(input + i / by->multiplier, output + i, &channel, by, addition ? other + i : other,
-                                  addition);
+    const struct EP(depthwise) of = *by; /* a copy that no store can change */
+    const int32_t taps = of.height.size * of.width.size, channels = of.channels * of.multiplier;
+    for (int32_t batch = 0; batch < of.batches; ++batch) {
+        for (int32_t row = 0; row < of.height.output; ++row) {
+            const struct EP(taps) rows = EP(taps_within)(row * of.height.stride - of.height.before, &of.height);
+            for (int32_t i = 0; i < channels; ++i) {
+                const int32_t shift = of.is_short ? -shifts[i] : 1;
+                const int32_t offset = (1 << (shift - 1)) + of.output_zero * (1 << shift);
+                const struct EP(channel) channel = {weights + i * taps, bias[i], multipliers[i], shifts[i], offset};
+                EP(depthwise_row)(input + i / of.multiplier, output + i, rows, &channel, &of,
+                                  addition ? other + i : other, addition);
+            }
+            output += of.width.output * channels;
+            other = addition ? other + of.width.output * channels : other;
         }
-        const int32_t size = by->height.output * by->width.output * by->channels * by->multiplier;
-        input += by->height.input * by->width.input * by->channels;
-        output += size;
-        other = addition ? other + size : other;
+        input += of.height.input * of.width.input * of.channels;
     }
 }

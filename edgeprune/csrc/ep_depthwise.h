@@ -39,16 +39,23 @@ void EP(depthwise_stride_1_clamped)(const int8_t *input, int8_t *output, const i
                                     const struct EP(sliding) *by);
 void EP(depthwise_stride_2_clamped)(const int8_t *input, int8_t *output, const int32_t *packed,
                                     const struct EP(sliding) *by);
+void EP(depthwise_stride_1_added)(const int8_t *input, int8_t *output, const int32_t *packed,
+                                  const struct EP(sliding) *by, const int8_t *other,
+                                  const struct EP(addition) *addition);
+void EP(depthwise_stride_2_added)(const int8_t *input, int8_t *output, const int32_t *packed,
+                                  const struct EP(sliding) *by, const int8_t *other,
+                                  const struct EP(addition) *addition);
 
 struct EP(depthwise) {
     int32_t batches, channels, multiplier; /* channels of the input; outputs of each of them */
     struct EP(windows) height, width;
     int32_t zero;                   /* of the input */
     int32_t output_zero, low, high; /* of the output: zero point, clamps */
+    int32_t is_short;               /* sums are in (-2^30, 2^30), shifts are -22 to -1 */
 };
 
-/* Any filter: weights[channel of the output][height][width], of each channel the bias less the input's zero point times
- * all weights, and the factor of `EP(rescale)`. With an addition, which may be null, the value of `other` at the
+/* Any filter: weights[channel of the output][height][width], and of each channel the bias and the factor of
+ * `EP(rescale)`. With an addition, which may be null, the value of `other` at the
  * output's place is added; the output may lie over `other`. */
 void EP(depthwise)(const int8_t *input, int8_t *output, const int8_t *weights, const int32_t *bias,
                    const int32_t *multipliers, const int8_t *shifts, const struct EP(depthwise) *by,

@@ -173,16 +173,24 @@ EP_INLINE int32_t EP(without_third)(struct EP(filter) *filter, int32_t zero, int
 
 #endif
 
+/* How outputs end; known when a kernel is compiled. */
+enum { EP_SATURATED, EP_CLAMPED, EP_ADDED };
+
 /* What makes an output of a doubled sum. */
 struct EP(rescaling) {
     int32_t multiplier, offset, shift; /* the offset holds half a step and the zero point, both times 2^shift */
     int32_t low, high;
+    const struct EP(addition) *addition;
 };
 
-EP_INLINE int8_t EP(output_of)(int32_t doubled, const struct EP(rescaling) *by, int saturates)
+EP_INLINE int8_t EP(output_of)(int32_t doubled, const int8_t *other, const struct EP(rescaling) *by, int ending)
 {
     const int32_t value = EP(rescaled)(doubled, by->multiplier, by->offset, by->shift);
-    return saturates ? (int8_t)EP(saturated)(value) : EP(clamped)(value, by->low, by->high);
+    if (ending == EP_SATURATED) {
+        return (int8_t)EP(saturated)(value);
+    }
+    const int8_t clamped = EP(clamped)(value, by->low, by->high);
+    return ending == EP_ADDED ? EP(added)(clamped, *other, by->addition) : clamped;
 }
 
 EP_INLINE struct EP(column) EP(load)(const int8_t *middle, int32_t before, int32_t after)
@@ -191,9 +199,9 @@ EP_INLINE struct EP(column) EP(load)(const int8_t *middle, int32_t before, int32
 }
 
 /* One line of one channel. `middle` is its first position on the filter's middle line. */
-EP_INLINE void EP(slide)(const int8_t *middle, int32_t before, int32_t after, int8_t *output,
+EP_INLINE void EP(slide)(const int8_t *middle, int32_t before, int32_t after, int8_t *output, const int8_t *other,
                          const struct EP(filter) *filter, int32_t bias, const struct EP(rescaling) *rescaling,
-                         const struct EP(sliding) *by, int stride, int saturates)
+                         const struct EP(sliding) *by, int stride, int ending)
 {
     const int32_t step = by->step, output_step = by->output_step;
     const struct EP(column) padding = EP(column_of)(by->zero, by->zero, by->zero);
@@ -226,24 +234,25 @@ EP_INLINE void EP(slide)(const int8_t *middle, int32_t before, int32_t after, in
         } else {
             current = EP(plus_column)(bias, column, filter, 0);
         }
-        *output = EP(output_of)(sum, rescaling, saturates);
+        *output = EP(output_of)(sum, other, rescaling, ending);
         output += output_step;
+        other += output_step;
     }
     if (beyond) {
         if (stride == 2) {
             current = EP(plus_column)(current, EP(load)(middle, before, after), filter, 1);
         }
-        *output = EP(output_of)(EP(plus_column)(current, padding, filter, 2), rescaling, saturates);
+        *output = EP(output_of)(EP(plus_column)(current, padding, filter, 2), other, rescaling, ending);
     }
 }
 
-EP_INLINE void EP(slide_channel)(const int8_t *input, int8_t *output, const int32_t *packed,
-                                 const struct EP(sliding) *by, int stride, int saturates)
+EP_INLINE void EP(slide_channel)(const int8_t *input, int8_t *output, const int8_t *other, const int32_t *packed,
+                                 const struct EP(sliding) *by, const struct EP(addition) *addition, int stride,
+                                 int ending)
 {
     const int32_t shift = (packed[2] >> 8) & 31;
-    const struct EP(rescaling) rescaling = {
-        packed[4], (1 << (shift - 1)) + by->output_zero * (1 << shift), shift, by->low, by->high,
-    };
+    const int32_t offset = (1 << (shift - 1)) + by->output_zero * (1 << shift);
+    const struct EP(rescaling) rescaling = {packed[4], offset, shift, by->low, by->high, addition};
     int32_t line = 1 - by->pad_line;
     for (int32_t left = by->output_lines; left > 0; --left) {
         struct EP(filter) filter = EP(unpacked)(packed);
@@ -256,44 +265,64 @@ EP_INLINE void EP(slide_channel)(const int8_t *input, int8_t *output, const int3
             bias = EP(without_third)(&filter, by->zero, bias);
             after = 0;
         }
-        EP(slide)(input + line * by->line, before, after, output, &filter, bias, &rescaling, by, stride, saturates);
+        const int8_t *middle = input + line * by->line;
+        EP(slide)(middle, before, after, output, other, &filter, bias, &rescaling, by, stride, ending);
         line += by->line_stride;
         output += by->output_line;
+        other += by->output_line;
     }
 }
 
-EP_INLINE void EP(slide_all)(const int8_t *input, int8_t *output, const int32_t *packed, const struct EP(sliding) *by,
-                             int stride, int saturates)
+EP_INLINE void EP(slide_all)(const int8_t *input, int8_t *output, const int8_t *other, const int32_t *packed,
+                             const struct EP(sliding) *by, const struct EP(addition) *addition, int stride, int ending)
 {
-    for (int32_t batch = 0; batch < by->batches; ++batch) {
-        for (int32_t channel = 0; channel < by->channels; ++channel) {
-            EP(slide_channel)(input + channel, output + channel, packed + 5 * channel, by, stride, saturates);
+    const struct EP(sliding) of = *by; /* a copy that no store can change */
+    for (int32_t batch = 0; batch < of.batches; ++batch) {
+        for (int32_t i = 0; i < of.channels; ++i) {
+            EP(slide_channel)(input + i, output + i, other + i, packed + 5 * i, &of, addition, stride, ending);
         }
-        input += by->lines * by->steps * by->channels;
-        output += by->output_lines * by->output_steps * by->channels;
+        input += of.lines * of.steps * of.channels;
+        output += of.output_lines * of.output_steps * of.channels;
+        other += of.output_lines * of.output_steps * of.channels;
     }
 }
 
 void EP(depthwise_stride_1_saturated)(const int8_t *input, int8_t *output, const int32_t *packed,
                                       const struct EP(sliding) *by)
 {
-    EP(slide_all)(input, output, packed, by, 1, 1);
+    EP(slide_all)(input, output, output, packed, by, NULL, 1, EP_SATURATED);
 }
 
 void EP(depthwise_stride_2_saturated)(const int8_t *input, int8_t *output, const int32_t *packed,
                                       const struct EP(sliding) *by)
 {
-    EP(slide_all)(input, output, packed, by, 2, 1);
+    EP(slide_all)(input, output, output, packed, by, NULL, 2, EP_SATURATED);
 }
 
 void EP(depthwise_stride_1_clamped)(const int8_t *input, int8_t *output, const int32_t *packed,
                                     const struct EP(sliding) *by)
 {
-    EP(slide_all)(input, output, packed, by, 1, 0);
+    EP(slide_all)(input, output, output, packed, by, NULL, 1, EP_CLAMPED);
 }
 
 void EP(depthwise_stride_2_clamped)(const int8_t *input, int8_t *output, const int32_t *packed,
                                     const struct EP(sliding) *by)
 {
-    EP(slide_all)(input, output, packed, by, 2, 0);
+    EP(slide_all)(input, output, output, packed, by, NULL, 2, EP_CLAMPED);
+}
+
+void EP(depthwise_stride_1_added)(const int8_t *input, int8_t *output, const int32_t *packed,
+                                  const struct EP(sliding) *by, const int8_t *other,
+                                  const struct EP(addition) *addition)
+{
+    const struct EP(addition) of = *addition;
+    EP(slide_all)(input, output, other, packed, by, &of, 1, EP_ADDED);
+}
+
+void EP(depthwise_stride_2_added)(const int8_t *input, int8_t *output, const int32_t *packed,
+                                  const struct EP(sliding) *by, const int8_t *other,
+                                  const struct EP(addition) *addition)
+{
+    const struct EP(addition) of = *addition;
+    EP(slide_all)(input, output, other, packed, by, &of, 2, EP_ADDED);
 }

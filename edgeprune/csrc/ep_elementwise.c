@@ -47,7 +47,7 @@ static void EP(add_one_run)(struct EP(operands) of, int8_t *output, const void *
 /* As `EP(added_wide)`, but the difference: of the first tensor, so that the sign depends on which one is the wide one. */
 static inline int8_t EP(subtracted_wide)(int32_t wide, int32_t narrow, int32_t sign, const struct EP(addition) *by)
 {
-    const int32_t scaled = EP(rescaled)(narrow * by->power + by->narrow_offset, by->narrow_multiplier, by->narrow_half,
+    const int32_t scaled = EP(rescaled)(narrow * (1 << 21) + by->narrow_offset, by->narrow_multiplier, by->narrow_half,
                                         by->narrow_shift);
     const int32_t doubled = (wide * (1 << 20) + by->wide_offset - scaled * 2) * sign;
     return EP(clamped)(EP(rescaled)(doubled, by->multiplier, by->half, by->shift) + by->zero, by->low, by->high);

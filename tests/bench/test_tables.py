@@ -20,7 +20,7 @@ def fill(path: Path, name: str, cells: dict[str, dict[str, Any]]) -> None:
         sheet.cell(key, lambda: result)  # noqa: B023
 
 
-COMMANDS = ("fit", "host", "loop", "calibration", "prune", "solver", "zoo", "device-models")
+COMMANDS = ("fit", "host", "loop", "calibration", "prune", "solver", "zoo", "device-models", "mcu")
 ARM: dict[str, Any] = {"fp32": 0.9173, "int8": {"tflite": 0.9151, "onnx": 0.9149}, "parameters": 269722, "macs": 41e6}
 FIT = {
     "dense": ARM,
@@ -135,7 +135,7 @@ def test_figures_become_rows(tmp_path: Path) -> None:
     for name, cells in done.items():
         fill(tmp_path, name, cells)
     text = page(tmp_path)
-    assert text.count("Not measured") == 3 and text == page(tmp_path)  # models, device models, solver
+    assert text.count("Not measured") == 4 and text == page(tmp_path)  # models, device models, solver, mcu
     assert "| ours (curves) | 0 | 0.970 | 1.000 | 88.12 | 91.51 | 91.49 |  | 269,722 | 41.0 |" in text
     assert "| dense |  | 2.000 | 2.062 | 91.73 |" in text
     assert "not equal within 2 %: uniform by +3.5 %" in text and "noise floor 0.4 %" in text
@@ -167,6 +167,33 @@ def test_public_models_become_rows_and_what_is_not_exact_a_reason(tmp_path: Path
     assert "| a | exact | 4.0e-16 | 60.5 | 1.75 | 0.25 | 61.0 | yes | 0.50 |" in text
     assert "| b | timeout |  |  |  |  |  |  |  |" in text and "- b: timeout: no result within 45 s" in text
     assert "The peer, judged the same way: 1 exact." in text
+
+
+def counts(core: str, **others: Any) -> dict[str, Any]:
+    """A cell of the benchmark of microcontrollers."""
+    found = {"macs": 2_656_768, "instructions": 3_298_566, "cycles": [5_365_617, 5_868_391], "arena_bytes": 16_256}
+    found |= {"arena_bound_bytes": 16_000, "stack_bytes": 400, "flash_bytes": 41_848, "code_bytes": 10_424}
+    found |= {"weights_bytes": 31_424, "mismatches": 0, "compared": 100, "core": core, "toolchain": "gcc 12 -O3"}
+    return {**found, "emulator": "unicorn 2", "notes": ["executed in an emulator", f"cycles of {core}"], **others}
+
+
+def test_counts_become_rows_and_those_of_known_networks_stand_beside_their_peers(tmp_path: Path) -> None:
+    cells = {
+        "refused": {"float.tflite": "the model computes in floating point: " + "operator, " * 50},
+        "kws_ref_model.tflite/nucleo-l4r5zi/gcc": counts("Cortex-M4"),
+        "kws_ref_model.tflite/nucleo-h7a3zi/gcc": counts("Cortex-M7", cycles=None),
+        "autoencoder/nucleo-l4r5zi/zig": counts("Cortex-M4", mismatches=3),  # by its MACs another one
+    }
+    fill(tmp_path, "mcu", cells)
+    text = page(tmp_path)
+    sizes = "16,256 | 16,000 | 400 | 41,848 | 10,424 | 31,424"
+    assert f"| kws_ref_model.tflite | M4 | gcc | 3.299 | 1.24 | 5.37 to 5.87 | {sizes} | 0 | 100 |" in text
+    assert f"| kws_ref_model.tflite | M7 | gcc | 3.299 | 1.24 |  | {sizes} | 0 | 100 |" in text
+    assert f"| autoencoder | M4 | zig | 3.299 | 1.24 | 5.37 to 5.87 | {sizes} | 3 | 100 |" in text
+    assert "| kws_ref_model.tflite | gcc | 3.299 | 7.843 | 0.42 | 16,256 | 22,820 | 0.71 |" in text
+    assert text.count("| kws_ref_model.tflite |") == 3 and text.count("| autoencoder |") == 1
+    assert "- made with: gcc 12 -O3, unicorn 2" in text and "- Cortex-M7, cycles of Cortex-M7" in text
+    assert "- float.tflite is refused: the model computes in floating point:" in text
 
 
 def test_machine_versions_command_and_load_stand_below(tmp_path: Path) -> None:

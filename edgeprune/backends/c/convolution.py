@@ -8,17 +8,17 @@ from dataclasses import astuple, dataclass, replace
 import numpy as np
 
 from edgeprune.backends.c.addition import addition
-from edgeprune.backends.c.fixed_point import fixed_point
+from edgeprune.backends.c.fixed_point import fixed_point, rescale
 from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
 from edgeprune.backends.c.model import Model
 from edgeprune.backends.c.quantized import clamps
 from edgeprune.backends.c.rows import (
+    PackedRows,
     Rows,
     are_shared,
-    can_be_packed,
     matrices,
     packed,
-    packed_rescales,
+    packed_count,
     packed_rows,
     packed_steps,
     structures,
@@ -62,12 +62,12 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
     output = model.tensor(operator.outputs[0])
     low, high = clamps(operator, output)
     window = window.flat()
-    short = [_short_rescales(group) for group in groups] if variant != "plain" else []
-    is_packed = variant != "plain" and None not in short and all(can_be_packed(group) for group in groups)
+    found = [_packed_group(group, output.zero_point, (low, high)) for group in groups if variant != "plain"]
+    fitting = [group for group in found if group is not None]
+    is_packed = len(fitting) == len(groups)
     if is_packed:
-        zero = output.zero_point
-        rescales = [packed_rescales(group, pairs or (), zero) for group, pairs in zip(groups, short, strict=True)]
-        constants, definitions = packed([_in_columns(group, window) for group in groups], rescales)
+        ordered = [replace(group, rows=_in_columns(group.rows, window)) for group in fitting]
+        constants, definitions = packed(ordered)
         scratch_bytes = _packed_scratch(window, groups[0], step.added is None and (low, high) == (-128, 127))
     else:
         constants, definitions = _plain(groups, output.zero_point, (low, high))
@@ -110,12 +110,15 @@ def _plain(groups: Sequence[Rows], zero: int, clamps: tuple[int, int]) -> tuple[
     return (*matrices(groups), Constant("rescales", rescales)), structures("plain_rows", "rows_{step}", members)
 
 
-def _short_rescales(group: Rows) -> list[tuple[int, int]] | None:
-    """Multipliers and shifts, 1 to 22, for the packed kernels; None where a row needs another shift."""
+def _packed_group(group: Rows, zero: int, clamps: tuple[int, int]) -> PackedRows | None:
     factors = [fixed_point(factor) for factor in group.factors]
-    if any(factor.multiplier and not -22 <= factor.shift <= -1 for factor in factors):
-        return None
-    return [(factor.multiplier, -factor.shift if factor.multiplier else 1) for factor in factors]
+    short: list[tuple[int, int] | None] = [
+        (factor.multiplier, -factor.shift) if -22 <= factor.shift <= -1 else None for factor in factors
+    ]
+    first, last = (
+        np.array([rescale(bound[at], factor) for at, factor in enumerate(factors)]) for bound in group.bounds
+    )
+    return packed_rows(group, short, (np.clip(first + zero, *clamps), np.clip(last + zero, *clamps)), zero)
 
 
 def _other(model: Model, step: Step) -> tuple[str, tuple[int, ...]]:
@@ -129,7 +132,7 @@ def _other(model: Model, step: Step) -> tuple[str, tuple[int, ...]]:
 
 def _packed_scratch(window: Window, group: Rows, are_results_last: bool) -> int:
     """Bytes that `EP(convolve_packed)` asks for: both columns, results, rests of lines, a line."""
-    rows, run = packed_rows(group), window.kernel_width * window.depth
+    rows, run = packed_count(group), window.kernel_width * window.depth
     kept = 0 if are_results_last and rows == len(group.weights) else 2 * rows
     is_run = (window.kernel_height, window.kernel_width) == (1, 1)
     return (

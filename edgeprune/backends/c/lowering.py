@@ -51,10 +51,10 @@ class Lowered:
     """A step in C99.
 
     Attributes:
-        call: Statements, in which `{in0}`, `{in1}`, ... stand for pointers to the step's activations in order, `{out0}`,
-            ... for its outputs (typed by their number formats, never overlapping an input unless `overwrites` allows
-            it), `{scratch}` for `scratch_bytes` bytes aligned to 8, and `{name}` for each constant (typed by its array).
-            Literal braces are doubled.
+        call: Statements, in which `{in0}`, `{in1}`, ... stand for pointers to the step's activations in order,
+            `{out0}`, ... for its outputs (typed by their number formats, never overlapping an input unless
+            `overwrites` allows it), `{scratch}` for `scratch_bytes` bytes aligned to 8, and `{name}` for each constant
+            (typed by its array). Literal braces are doubled.
         kernels: Stems of the files in `edgeprune/csrc` that the call needs.
         definitions: C at file scope that the call needs, such as a specialised function. Names carry `{step}` to be
             unique; constants and doubled braces as in `call`.

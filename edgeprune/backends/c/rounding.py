@@ -28,7 +28,7 @@ class Thresholds:
 
 
 def thresholds(factor: float, zero: int, lowest: int, highest: int) -> Thresholds:
-    """Those between the int8 results of sums from `lowest` to `highest`."""
+    """Those between int8 results that sums from `lowest` to `highest` meet, at their ends included."""
     results = np.arange(-127 - zero, 128 - zero, dtype=np.int64)
     if factor == 0:
         return Thresholds(results[:0], results[:0])
@@ -37,11 +37,11 @@ def thresholds(factor: float, zero: int, lowest: int, highest: int) -> Threshold
     for distance in range(2, -3, -1):
         near = guesses + distance
         sums = np.where(rounded(near, factor) >= results, near, sums)
-    reached = (sums > lowest) & (sums <= highest)
+    reached = (sums >= lowest) & (sums <= highest + 1)
     return Thresholds(results[reached], sums[reached])
 
 
-def rounded(sums: Array, factor: float) -> Array:
+def rounded(sums: Array, factor: float | Array) -> Array:
     """The reference's results before the zero point: products in double precision, halves away from zero."""
     products = sums.astype(np.float64) * factor
     nearest: Array = (np.sign(products) * np.floor(np.abs(products) + 0.5)).astype(np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -78,32 +78,58 @@ def matrices(groups: Sequence[Rows]) -> tuple[Constant, Constant]:
     return Constant("weights", weights), Constant("sums", _wrapped(np.concatenate([group.sums for group in groups])))
 
 
-def packed(groups: Sequence[Rows], rescales: Sequence[Array]) -> tuple[tuple[Constant, ...], str]:
-    """Constants, and the C structures `rows_{step}` of each group, for cores with the DSP instructions.
+@dataclass(frozen=True, eq=False)
+class PackedRows:
+    """Rows as the packed kernels take them.
+
+    Attributes:
+        rescales: (rows, 3) int32: multiplier, half a step and the zero point, shift.
+    """
+
+    rows: Rows
+    rescales: Array
+
+
+def packed_rows(
+    group: Rows, short: Sequence[tuple[int, int] | None], ends: tuple[Array, Array], zero: int
+) -> PackedRows | None:
+    """Rows whose results by the packed kernels are exact for any int8 input; None where there are none.
+
+    A row that the kernels cannot do, but whose results are all the same (a channel that is dead), becomes one of zeros.
 
     Args:
-        rescales: Of each group, (packed rows, 3): multiplier, half a step and the zero point, shift.
+        short: Of each row multiplier and shift, 1 to 22; None where it has none.
+        ends: Of each row the results, clamped, of the lowest and of the highest sum.
     """
-    shared = are_shared(groups)
-    blocks = [_packed_blocks(group) for group in groups]
-    kept = np.repeat(rescales[0][:1], _BLOCK, axis=0) if shared else np.concatenate(rescales)
-    constants = (Constant("weights", np.concatenate(blocks)), Constant("rescales", kept.astype(np.int32)))
-    size, steps = blocks[0].size, packed_steps(groups[0])
+    suits = np.array([pair is not None for pair in short]) & _are_sums_exact(group)
+    if not np.all(suits | (ends[0] == ends[1])):
+        return None
+    rescales = np.zeros((len(suits), 3), np.int32)
+    for at, pair in enumerate(short):
+        if suits[at] and pair is not None:
+            multiplier, shift = pair
+            rescales[at] = multiplier, (1 << (shift - 1)) + zero * (1 << shift), shift
+        else:
+            rescales[at] = 0, 2 * ends[0][at] + 1, 1  # half of this, with or without 1 less, is the result
+    weights, sums = np.where(suits[:, None], group.weights, 0).astype(np.int8), np.where(suits, group.sums, 0)
+    return PackedRows(replace(group, weights=weights, sums=sums), rescales)
+
+
+def packed(groups: Sequence[PackedRows]) -> tuple[tuple[Constant, ...], str]:
+    """Constants, and the C structures `rows_{step}` of each group, for cores with the DSP instructions."""
+    blocks = [_packed_blocks(group.rows) for group in groups]
+    missing = packed_count(groups[0].rows) - len(groups[0].rescales)
+    padded = [np.pad(group.rescales, ((0, missing), (0, 0)), mode="edge") for group in groups]
+    shared = all(np.array_equal(each, np.broadcast_to(padded[0][:1], each.shape)) for each in padded)
+    kept = padded[0][:_BLOCK] if shared else np.concatenate(padded)
+    constants = (Constant("weights", np.concatenate(blocks)), Constant("rescales", kept))
+    size, steps = blocks[0].size, packed_steps(groups[0].rows)
     members = [
         f"{{{{{{weights}} + {at * size}, {{weights}} + {(at + 1) * size}, "
-        f"{{rescales}} + {0 if shared else at * rescales[0].size}, {-12 * _BLOCK if shared else 0}, {steps}}}}}"
+        f"{{rescales}} + {0 if shared else at * padded[0].size}, {-12 * _BLOCK if shared else 0}, {steps}}}}}"
         for at in range(len(groups))
     ]
     return constants, structures("packed_rows", "rows_{step}", members)
-
-
-def packed_rescales(group: Rows, short: Sequence[tuple[int, int]], zero: int) -> Array:
-    """(packed rows, 3) int32 of multipliers and shifts: half a step and the zero point come between."""
-    found = np.zeros((packed_rows(group), 3), np.int32)
-    found[:, 2] = 1
-    for at, (multiplier, shift) in enumerate(short):
-        found[at] = multiplier, (1 << (shift - 1)) + zero * (1 << shift), shift
-    return found
 
 
 def packed_steps(group: Rows) -> int:
@@ -111,17 +137,9 @@ def packed_steps(group: Rows) -> int:
     return -(-int(group.weights.shape[1]) // 4)
 
 
-def packed_rows(group: Rows) -> int:
+def packed_count(group: Rows) -> int:
     """Rows that the packed kernels compute: a multiple of four."""
     return -(-len(group.weights) // _BLOCK) * _BLOCK
-
-
-def can_be_packed(group: Rows) -> bool:
-    """Whether the packed kernels' sums are exact for any int8 input; `ep_packed.h` says why these are the bounds."""
-    largest = np.maximum(*(np.abs(bound) for bound in group.bounds))
-    padded = _padded(group).astype(np.int64)
-    halves = padded[1::2] * 256 + padded[0::2]
-    return bool(np.all(largest < 2**30) and np.all(largest[1::2] < 2**23) and np.all(halves >= -(2**15)))
 
 
 def are_shared(groups: Sequence[Rows]) -> bool:
@@ -129,10 +147,20 @@ def are_shared(groups: Sequence[Rows]) -> bool:
     return len({factor for group in groups for factor in group.factors}) == 1
 
 
+def _are_sums_exact(group: Rows) -> Array:
+    """(rows,) bool: whether the packed kernels' sums are exact; `ep_packed.h` says why these are the bounds."""
+    largest = np.maximum(*(np.abs(bound) for bound in group.bounds))
+    padded = _padded(group).astype(np.int64)
+    do_halves_fit = np.all(padded[1::2] * 256 + padded[0::2] >= -(2**15), axis=1)
+    exact: Array = (largest < 2**30) & np.repeat(do_halves_fit, 2)[: len(largest)]
+    exact[1::2] &= largest[1::2] < 2**23
+    return exact
+
+
 def _padded(group: Rows) -> Array:
     """The weights with rows and values of zeros behind them: (rows, values), both multiples of four."""
     rows, depth = group.weights.shape
-    return np.pad(group.weights, ((0, packed_rows(group) - rows), (0, 4 * packed_steps(group) - depth)))
+    return np.pad(group.weights, ((0, packed_count(group) - rows), (0, 4 * packed_steps(group) - depth)))
 
 
 def _packed_blocks(group: Rows) -> Array:
@@ -141,7 +169,7 @@ def _packed_blocks(group: Rows) -> Array:
     halves = weights[1::2] * 256 + weights[0::2]  # (pairs of rows, values)
     # (blocks, pairs, steps, values 0 1 2 3) -> (blocks, steps, words 0 or 1, pairs, halves: values 0 2 or 1 3)
     words = halves.reshape(-1, 2, packed_steps(group), 2, 2).transpose(0, 2, 4, 1, 3)
-    sums = np.pad(group.sums, (0, packed_rows(group) - len(group.sums)))
+    sums = np.pad(group.sums, (0, packed_count(group) - len(group.sums)))
     sums[1::2] = 256 * sums[1::2] + sums[0::2]
     starts = _wrapped(sums).astype("<i4").view(np.int8).reshape(-1, 4 * _BLOCK)
     body = words.astype("<i2").reshape(len(starts), -1).view(np.int8)

@@ -8,7 +8,6 @@ from edgeprune.backends.c.model import Operator
 from edgeprune.backends.c.structures import members
 from edgeprune.errors import UnsupportedError
 
-
 _SIDES = {"h": ("top", "bottom"), "w": ("left", "right")}
 
 

@@ -28,6 +28,8 @@ LAYERS = {
     "one pixel": Layer((1, 1, 1, 10), 2, (1, 1), per_channel=False, activation="RELU"),
     "saturating": Layer((1, 4, 4, 8), 4, (3, 3), extreme=True, spread=200.0),
     "long sums": Layer((1, 3, 3, 300), 4, (3, 3), extreme=True),
+    "first of a network": Layer((1, 10, 10, 3), 8, (3, 3), stride=(2, 2), activation="RELU"),
+    "long": Layer((1, 3, 3, 256), 4, (3, 3)),
     "scaled up": Layer((1, 3, 3, 4), 4, (1, 1), spread=5e6),
     "scaled to nothing": Layer((1, 3, 3, 4), 4, (1, 1), spread=1e-7),
 }
@@ -59,6 +61,14 @@ def test_with_the_addition_behind_it_is_both(seed: int, variant: Variant, tmp_pa
     model, inputs = layer_model(layer, added=("RELU", "NONE", "RELU", "RELU6")[seed])
     expected = reference(model, inputs, tmp_path)[0]
     np.testing.assert_array_equal(run(model, inputs, tmp_path, variant)[0], expected)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_with_the_addition_behind_it_its_assembly_is_both(seed: int, tmp_path: Path) -> None:
+    thumb.needed()
+    model, inputs = layer_model(Layer((1, 5, 3, 4), (8, 6)[seed], (3, 3), seed=seed, spread=80), added="NONE")
+    (output,), _ = thumb.run(model, inputs, tmp_path)
+    np.testing.assert_array_equal(output, reference(model, inputs, tmp_path)[0])
 
 
 def test_its_sum_may_lie_over_the_other_summand_but_never_over_what_it_reads() -> None:
@@ -97,3 +107,52 @@ def test_what_it_cannot_do_exactly_is_refused(layer: Layer, change: dict[int, An
     changed = replace(model, tensors=tensors)
     with pytest.raises(UnsupportedError, match=message):
         lowering("CONV_2D").check(changed, changed.operators[0])
+
+
+@pytest.mark.parametrize("variant", ["plain", "dsp"])
+@pytest.mark.parametrize("factor", [0.5, 1 / 3, 0.9 * 2**-8, 0.99 * 2**-22, 2**-24])
+@pytest.mark.parametrize("activation", ["NONE", "RELU"])
+def test_every_sum_is_rescaled_twice(factor: float, activation: str, variant: Variant, tmp_path: Path) -> None:
+    """Biases are the sums: around every threshold between two outputs."""
+    thresholds = (np.arange(-140, 141) - 0.5) / factor
+    near = np.rint(thresholds[:, None] + np.arange(-4, 5)).ravel()
+    sums = np.unique(np.clip(near, -(2**23) + 1, 2**23 - 1)).astype(np.int32)
+    model, inputs = layer_model(Layer((1, 1, 1, 1), sums.size, (1, 1), per_channel=False, activation=activation))
+    source, weights, bias, output = model.tensors
+    one, scaled = Quantization((1.0,), (0,)), Quantization((float(np.float32(factor)),), (0,))
+    changed = replace(weights, quantization=scaled, data=np.zeros_like(weights.data))
+    tensors = (replace(source, quantization=one), changed, replace(bias, quantization=scaled, data=sums))
+    exact = replace(model, tensors=(*tensors, replace(output, quantization=Quantization((1.0,), (-3,)))))
+    np.testing.assert_array_equal(run(exact, inputs, tmp_path, variant)[0], reference(exact, inputs, tmp_path)[0])
+
+
+def test_a_dead_channel_does_not_keep_the_others_from_being_packed(tmp_path: Path) -> None:
+    model, inputs = layer_model(Layer((1, 4, 4, 8), 5, (1, 1)))
+    scales = (*model.tensors[1].quantization.scales[:3], 1e-12, model.tensors[1].quantization.scales[4])
+    weights, bias = model.tensors[1].data.copy(), model.tensors[2].data.copy()
+    weights[3], bias[3] = 0, 2**29
+    dead = Quantization(scales, (0,) * 5)
+    changed = (replace(model.tensors[1], data=weights, quantization=dead), replace(model.tensors[2], data=bias))
+    alive = replace(model, tensors=(model.tensors[0], *changed, model.tensors[3]))
+    assert lowering("CONV_2D").lower(alive, Step(*alive.operators), "dsp").kernels == ("ep_conv_packed",)
+    np.testing.assert_array_equal(run(alive, inputs, tmp_path, "dsp")[0], reference(alive, inputs, tmp_path)[0])
+
+
+def test_sums_that_packing_could_wrap_are_not_packed() -> None:
+    model, _ = layer_model(LAYERS["long sums"])
+    assert lowering("CONV_2D").lower(model, Step(*model.operators), "dsp").kernels == ("ep_conv",)
+
+
+@pytest.mark.parametrize(
+    ("layer", "most"),
+    [
+        (Layer((1, 8, 8, 64), 64, (3, 3)), 0.84),
+        (Layer((1, 12, 12, 64), 64, (1, 1)), 0.96),
+        (Layer((1, 32, 32, 3), 16, (3, 3)), 1.75),
+    ],
+)
+def test_instructions_for_each_multiplication_stay_few(layer: Layer, most: float, tmp_path: Path) -> None:
+    thumb.needed()
+    model, inputs = layer_model(layer)
+    _, count = thumb.run(model, inputs, tmp_path)
+    assert count <= most * model.tensors[1].size * model.tensors[3].size / layer.channels

@@ -42,9 +42,7 @@ def test_its_assembly_is_the_reference_layer(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["plain", "dsp"])
-@pytest.mark.parametrize(
-    "factor", [0.75, 0.5, 0.25, 0.2, 1 / 3, 2**-9, 0.9 * 2**-8, 2**-15, 1.01 * 2**-16, 0.99 * 2**-22]
-)
+@pytest.mark.parametrize("factor", [0.75, 0.5, 0.25, 0.9 * 2**-8, 1.01 * 2**-16, 0.99 * 2**-22])
 def test_every_sum_is_rescaled_as_the_reference_rescales_it(factor: float, variant: Variant, tmp_path: Path) -> None:
     """Biases are the sums: around every threshold between two outputs, and both ends of what the kernels allow."""
     thresholds = (np.arange(-140, 141) - 0.5) / float(np.float32(factor))
@@ -81,3 +79,22 @@ def test_values_of_16_bits_are_refused() -> None:
     tensors = (replace(model.tensors[0], dtype="int16"), *model.tensors[1:])
     with pytest.raises(UnsupportedError, match="int16"):
         lowering("FULLY_CONNECTED").check(replace(model, tensors=tensors), model.operators[0])
+
+
+def test_results_beyond_32_bits_are_refused() -> None:
+    model = biases_alone(np.array([2**20], np.int32), 2**12)
+    with pytest.raises(UnsupportedError, match="beyond 32 bits"):
+        lowering("FULLY_CONNECTED").check(model, model.operators[0])
+
+
+def test_a_scale_beyond_integers_is_refused() -> None:
+    model = biases_alone(np.array([0], np.int32), 2.0**33)
+    with pytest.raises(UnsupportedError, match="no integer multiplier"):
+        lowering("FULLY_CONNECTED").check(model, model.operators[0])
+
+
+def test_instructions_for_each_multiplication_stay_few(tmp_path: Path) -> None:
+    thumb.needed()
+    model, inputs = layer_model(Layer((1, 128), 128, per_channel=False))
+    _, count = thumb.run(model, inputs, tmp_path)
+    assert count <= 1.05 * 128 * 128

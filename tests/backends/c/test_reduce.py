@@ -81,14 +81,15 @@ QUANTIZATIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("kind", reduce.KINDS)
 @pytest.mark.parametrize(("shape", "axes"), CASES)
 def test_outputs_are_those_of_the_reference(kind: str, shape: Shape, axes: tuple[int, ...], tmp_path: Path) -> None:
-    for seed, quantization in enumerate(QUANTIZATIONS):
+    first = CASES.index((shape, axes)) % 2
+    for seed, quantization in enumerate(QUANTIZATIONS[2 * first : 2 * first + 2]):
         model, inputs = reducing(kind, shape, axes, **quantization), [values(shape, seed)]
         (found,) = harness.run(model, inputs, tmp_path)
         np.testing.assert_array_equal(found, expected(model, inputs, tmp_path), err_msg=str(quantization))
 
 
 @pytest.mark.parametrize("kind", reduce.KINDS)
-@pytest.mark.parametrize(("shape", "axes"), [CASES[0], CASES[3]])
+@pytest.mark.parametrize(("shape", "axes"), [CASES[0]])
 def test_an_emulated_core_agrees(kind: str, shape: Shape, axes: tuple[int, ...], tmp_path: Path) -> None:
     thumb.needed()
     model, inputs = reducing(kind, shape, axes), [values(shape, 1)]

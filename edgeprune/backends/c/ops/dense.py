@@ -9,15 +9,15 @@ import numpy as np
 from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
 from edgeprune.backends.c.model import Model, Operator, Tensor
 from edgeprune.backends.c.quantized import clamps
-from edgeprune.backends.c.rounding import Thresholds, long_rescale, short_rescale, thresholds
+from edgeprune.backends.c.rounding import Thresholds, long_rescale, rounded, short_rescale, thresholds
 from edgeprune.backends.c.rows import (
+    PackedRows,
     Rows,
     are_shared,
-    can_be_packed,
     check_weights,
     matrices,
     packed,
-    packed_rescales,
+    packed_count,
     packed_rows,
     packed_steps,
     rows_of,
@@ -59,26 +59,28 @@ def lower(model: Model, step: Step, variant: Variant) -> Lowered:
     output = model.tensor(operator.outputs[0])
     rows = _rows(model, operator)
     between = _thresholds(rows, output.zero_point)
-    short = [short_rescale(factor, within) for factor, within in between.items()] if variant != "plain" else [None]
-    if None not in short and can_be_packed(rows):
-        return _packed(rows, dict(zip(between, short, strict=True)), output, clamps(operator, output))
-    return _plain(rows, between, output, clamps(operator, output))
+    ends = clamps(operator, output)
+    if variant != "plain":
+        short = {factor: short_rescale(factor, within) for factor, within in between.items()}
+        factors = np.array(rows.factors)
+        first, last = (np.clip(rounded(bound, factors) + output.zero_point, *ends) for bound in rows.bounds)
+        fitting = packed_rows(rows, [short[factor] for factor in rows.factors], (first, last), output.zero_point)
+        if fitting is not None:
+            return _packed(fitting, output, ends)
+    return _plain(rows, between, output, ends)
 
 
-def _packed(
-    rows: Rows, short: Mapping[float, tuple[int, int] | None], output: Tensor, ends: tuple[int, int]
-) -> Lowered:
+def _packed(group: PackedRows, output: Tensor, ends: tuple[int, int]) -> Lowered:
     """For cores with the DSP instructions."""
-    pairs = [pair for factor in rows.factors if (pair := short[factor]) is not None]
-    constants, definitions = packed([rows], [packed_rescales(rows, pairs, output.zero_point)])
-    count, depth = rows.weights.shape
+    constants, definitions = packed([group])
+    count, depth = group.rows.weights.shape
     is_last = count % 4 == 0 and ends == (-128, 127)
     arguments = f"{output.size // count}, {depth}, {count}, {ends[0]}, {ends[1]}, rows_{{step}}"
     return Lowered(
         call=f"EP(multiply_vectors_packed)({{in0}}, {{out0}}, (int32_t *)(void *){{scratch}}, {arguments});",
         kernels=("ep_dense_packed",),
         constants=constants,
-        scratch_bytes=8 * packed_steps(rows) + (0 if is_last else packed_rows(rows)),
+        scratch_bytes=8 * packed_steps(group.rows) + (0 if is_last else packed_count(group.rows)),
         definitions=definitions,
     )
 

@@ -30,13 +30,15 @@ class _Layer:
 
     Attributes:
         weights: int64, (channels of the output, height, width).
-        bias: int64, (channels of the output,), less the input's zero point times the sum of the weights.
+        bias: int64, (channels of the output,).
+        folded: The same less the input's zero point times the sum of the weights.
         factors: One for each channel of the output.
         bounds: What the magnitude of each channel's sum cannot exceed, bias counted, whatever the input.
     """
 
     weights: Array
     bias: Array
+    folded: Array
     factors: tuple[FixedPoint, ...]
     bounds: Array
     height: Windows
@@ -53,13 +55,17 @@ class _Layer:
         return len(self.bias) // self.input_channels
 
     @property
+    def is_short(self) -> bool:
+        """Whether one rounding high multiplication and one shift rescale all sums."""
+        shifts = all(1 <= -factor.shift <= _LARGEST_SHIFT for factor in self.factors)
+        return shifts and bool(self.bounds.max() < 2**30)
+
+    @property
     def slides(self) -> bool:
         """Whether the kernel for 3x3 filters computes it."""
         directions = (self.height, self.width)
         shape = all(d.size == 3 and d.dilation == 1 and d.before <= 1 and d.after <= 1 for d in directions)
-        shifts = all(1 <= -f.shift <= _LARGEST_SHIFT or f.multiplier == 0 for f in self.factors)
-        sums = bool(self.bounds.max() < 2**30)
-        return shape and self.multiplier == 1 and self._along.stride in (1, 2) and shifts and sums
+        return shape and self.multiplier == 1 and self._along.stride in (1, 2) and self.is_short
 
     @property
     def _along(self) -> Windows:
@@ -108,7 +114,7 @@ def lower(model: Model, step: Step, variant: Variant) -> Lowered:
     if model.tensor(step.operator.inputs[0]).shape[3] == 1:
         return conv.lower(*_as_convolution(model, step), variant)
     layer = _layer(model, step.operator)
-    return _lower_sliding(layer) if layer.slides and step.added is None else _lower_any(model, step, layer)
+    return _lower_sliding(model, step, layer) if layer.slides else _lower_any(model, step, layer)
 
 
 def _as_convolution(model: Model, step: Step) -> tuple[Model, Step]:
@@ -139,10 +145,11 @@ def _layer(model: Model, operator: Operator) -> _Layer:
         bias += stored.ravel()
     folded = bias - source.zero_point * taps.sum(axis=(1, 2))
     scales = weights.quantization.scales
-    factors = [fixed_point(source.scale * scale / output.scale) for scale in scales]
+    factors = [_factor(source.scale * scale / output.scale) for scale in scales]
     return _Layer(
         weights=taps,
-        bias=folded,
+        bias=bias,
+        folded=folded,
         factors=tuple(factors * len(taps) if len(factors) == 1 else factors),
         bounds=np.maximum(np.abs(bias), np.abs(folded)) + 255 * np.abs(taps).sum(axis=(1, 2)),
         height=windows(operator, "h", source.shape[1], weights.shape[1]),
@@ -155,7 +162,13 @@ def _layer(model: Model, operator: Operator) -> _Layer:
     )
 
 
-def _lower_sliding(layer: _Layer) -> Lowered:
+def _factor(real: float) -> FixedPoint:
+    """The factor of a channel; one of zero has a shift that the short rescaling takes."""
+    factor = fixed_point(real)
+    return factor if factor.multiplier else FixedPoint(0, -1)
+
+
+def _lower_sliding(model: Model, step: Step, layer: _Layer) -> Lowered:
     channels = layer.input_channels
     row, output_row = layer.width.input * channels, layer.width.output * channels
     steps, lines = (layer.height, layer.width) if layer.along_height else (layer.width, layer.height)
@@ -163,26 +176,39 @@ def _lower_sliding(layer: _Layer) -> Lowered:
     taps = layer.weights.transpose(0, 2, 1) if layer.along_height else layer.weights  # (channels, line, step)
     sliding = [layer.batches, channels, steps.input, lines.input, steps.output, lines.output, *places]
     sliding += [lines.stride, steps.before, lines.before, layer.zero, layer.output_zero, *layer.clamps]
-    kind = "saturated" if layer.clamps == (-128, 127) else "clamped"
-    call = f"EP(depthwise_stride_{steps.stride}_{kind})({{in0}}, {{out0}}, {{packed}}, &sliding_{{step}});"
-    packed = _packed(taps, layer)
+    definitions = structure("sliding", "sliding_{step}", sliding)
+    arguments = ["{in0}", "{out0}", "{packed}", "&sliding_{step}"]
+    ending = "saturated" if layer.clamps == (-128, 127) else "clamped"
+    if step.added is not None:
+        definitions += addition(model, step.added, step.operator.outputs[0]).definition("addition_{step}")
+        arguments += [_other(model, step)[0], "&addition_{step}"]
+        ending = "added"
     return Lowered(
-        call=call,
+        call=f"EP(depthwise_stride_{steps.stride}_{ending})({', '.join(arguments)});",
         kernels=("ep_depthwise_3x3",),
-        constants=(Constant("packed", packed),),
-        definitions=structure("sliding", "sliding_{step}", sliding),
+        constants=(Constant("packed", _packed(taps, layer)),),
+        definitions=definitions,
+        overwrites=_other(model, step)[1],
     )
+
+
+def _other(model: Model, step: Step) -> tuple[str, tuple[int, ...]]:
+    """The value that is added, and what the output may lie over: it, unless the filter still reads it."""
+    if step.added is None:
+        return "NULL", ()
+    others = [index for index in step.added.inputs if index != step.operator.outputs[0]]
+    return ("{in0}", ()) if others == [step.operator.inputs[0]] else ("{in1}", (1,))
 
 
 def _packed(taps: Array, layer: _Layer) -> Array:
     """Five int32 words for each channel, as `csrc/ep_depthwise.h` lists them."""
-    shifts = np.array([[1 if f.multiplier == 0 else -f.shift] for f in layer.factors])
+    shifts = np.array([[-factor.shift] for factor in layer.factors])
     order = [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (2, 2)]
     places = np.stack([taps[:, line, step] for line, step in order], axis=1)
     padding = np.zeros((len(places), 2), np.int64)
     words = np.ascontiguousarray(np.hstack([places, shifts, padding]).astype(np.int8)).view("<i4")
     multipliers = np.array([[f.multiplier] for f in layer.factors])
-    packed: Array = np.hstack([words, 2 * layer.bias[:, None], multipliers]).astype(np.int32)
+    packed: Array = np.hstack([words, 2 * layer.folded[:, None], multipliers]).astype(np.int32)
     return packed
 
 
@@ -191,16 +217,17 @@ def _lower_any(model: Model, step: Step, layer: _Layer) -> Lowered:
         layer.batches,
         layer.input_channels,
         layer.multiplier,
-        layer.height.members,
-        layer.width.members,
+        layer.height.structure,
+        layer.width.structure,
     ]
-    members += [layer.zero, layer.output_zero, *layer.clamps]
+    members += [layer.zero, layer.output_zero, *layer.clamps, int(layer.is_short)]
     definitions = structure("depthwise", "depthwise_{step}", members)
-    other = ("0", "0")
+    adding = "NULL"
     if step.added is not None:
         definitions += addition(model, step.added, step.operator.outputs[0]).definition("addition_{step}")
-        other = ("{in1}", "&addition_{step}")
-    arguments = ["{in0}", "{out0}", "{weights}", "{bias}", "{multipliers}", "{shifts}", "&depthwise_{step}", *other]
+        adding = "&addition_{step}"
+    arguments = ["{in0}", "{out0}", "{weights}", "{bias}", "{multipliers}", "{shifts}", "&depthwise_{step}"]
+    arguments += [_other(model, step)[0], adding]
     constants = (
         Constant("weights", layer.weights.astype(np.int8)),
         Constant("bias", layer.bias.astype(np.int32)),
@@ -212,5 +239,5 @@ def _lower_any(model: Model, step: Step, layer: _Layer) -> Lowered:
         kernels=("ep_depthwise",),
         constants=constants,
         definitions=definitions,
-        overwrites=() if step.added is None else (1,),
+        overwrites=_other(model, step)[1],
     )

@@ -36,7 +36,8 @@ def lower(model: Model, step: Step, variant: Variant) -> Lowered:
     check(model, operator)
     source, output = model.tensor(operator.inputs[0]), model.tensor(operator.outputs[0])
     height, width = _directions(model, operator)
-    values = [source.shape[0], source.shape[3], height.structure, width.structure, *clamps(operator, output)]
+    values: list[int | str] = [source.shape[0], source.shape[3], height.structure, width.structure]
+    values += clamps(operator, output)
     kernel = "average_pool" if operator.kind == "AVERAGE_POOL_2D" else "max_pool"
     return Lowered(
         call=f"EP({kernel})({{in0}}, {{out0}}, &pool_{{step}});",

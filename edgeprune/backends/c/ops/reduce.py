@@ -47,7 +47,7 @@ def lower(model: Model, step: Step, variant: Variant) -> Lowered:
     factor = _factor(model, operator)
     loops = [members(part) for sizes in (kept, reduced) for part in zip(*sizes, strict=True)]
     offset = -source.zero_point * _terms(model, operator)
-    values = [*loops, inner, offset, factor.multiplier, factor.shift, output.zero_point]
+    values: list[int | str] = [*loops, inner, offset, factor.multiplier, factor.shift, output.zero_point]
     return Lowered(
         call="EP(reduce)({in0}, {out0}, &reduction_{step});",
         kernels=("ep_reduce",),
