@@ -62,13 +62,14 @@ def test_a_net_is_right_on_every_core(tmp_path: Path, name: str, compiler: str) 
     assert profile.cycles[0] < profile.cycles[1] and "not run on a board" in profile.notes[0]
 
 
-def test_a_profile_is_a_cost_that_was_emulated(tmp_path: Path) -> None:
+def test_a_profile_is_a_cost_that_was_emulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "unicorn", raising=False)  # other tests of this process may have loaded it
     profile = profiled(tmp_path, M4)
     cost = profile.cost
     assert cost.source is Source.EMULATED and cost.latency_interval_s == profile.latency_s
     assert profile.latency_s and cost.latency_upper_s == profile.latency_s[1]
     assert cost.ram_bytes == profile.ram_bytes + profile.stack_bytes and cost.size_bytes == profile.flash_bytes
-    assert profile.toolchain.startswith("arm-none-eabi-gcc") and profile.toolchain.endswith("-O3")
+    assert profile.toolchain.startswith(("arm-none-eabi-gcc", "zig")) and profile.toolchain.endswith("-O3")
     assert profile.emulator.startswith("unicorn 2.") and "unicorn" not in sys.modules
     assert profile == profiled(tmp_path, M4)
     assert profiled(tmp_path, replace(M4, clock_hz=None)).latency_s is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -35,7 +36,10 @@ def needs(tool: str) -> None:
 
 
 def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, check=False)
+    """The finished command. A make around the tests would hand its own flags on and print the folders it enters."""
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    words = [str(part) for part in command]
+    return subprocess.run(words, cwd=folder, env=outside, capture_output=True, text=True, check=False)
 
 
 def written(folder: Path, net: Model | None = None, name: str = "net", target: Target | None = None) -> Path:
