@@ -310,7 +310,10 @@ def _cost_rows(job: Job, dense: Dense, plan: Plan, tuned: Tuned) -> tuple[CostRo
         label = f"{_format(name)} int8"
         cost = None if found.measurement is None else found.measurement.cost
         row = _row(label, "artifact", found.measurement, found.test[task.primary], small, small_macs, cost)
-        rows.append(row.model_copy(update={"size_bytes": found.artifact.size_bytes, "deployed": name == job.deployed}))
+        executed = found.measurement is not None and found.measurement.counts is not None
+        # of a library that was linked, the flash it takes: its files are source text
+        size_bytes = row.size_bytes if executed else found.artifact.size_bytes
+        rows.append(row.model_copy(update={"size_bytes": size_bytes, "deployed": name == job.deployed}))
     return tuple(rows)
 
 
