@@ -405,6 +405,66 @@ _PEERS_ABOUT = (
     "TensorFlow Lite Micro, which hold its own structures, too. The autoencoder has the sizes of the network that was "
     "counted, not its weights."
 )
+
+
+def _mcu_fit(document: Document) -> list[str]:
+    results = _results(document)
+    units = {
+        "latency": ("latency_ns", 1e6, "ms"),
+        "ram": ("ram_bytes", 1024, "KiB"),
+        "size": ("size_bytes", 1024, "KiB"),
+    }
+    header = ["seed", "verdict", "latency ms", "RAM KiB", "flash KiB", "rounds", "rehearsals"]
+    header += ["dense fp32 %", "pruned fp32 %", "C library %", "parameters", "M MACs"]
+    rows, lines = [], []
+    for key, found in results.items():
+        if not key.startswith("fit/"):
+            continue
+        spent = [
+            f"{_scaled(found[name], unit, 1)} of {_scaled(found['budget'][name], unit, 1)}"
+            for name, unit, _ in units.values()
+        ]
+        accuracy = [_percent(found["dense"]), _percent(found["fp32"]), _percent(found["int8"].get("c"))]
+        sizes = [
+            " to ".join(f"{found[what][role] / unit:.{digits}f}" for role in ("dense", "pruned"))
+            for what, unit, digits in (("parameters", 1, 0), ("macs", 1e6, 1))
+        ]
+        counts = [str(found["rounds"]), str(found["rehearsals"])]
+        rows.append([key.removeprefix("fit/seed"), found["verdict"], *spent, *counts, *accuracy, *sizes])
+        low, high = found["latency_interval_ns"]
+        lines.append(f"Latency lies between {low / 1e6:.0f} and {high / 1e6:.0f} ms ({found['source']}).")
+    for left_out, (name, unit, sign) in units.items():
+        planned = results[f"without/{left_out}"]["planned"]
+        limit = next(found["budget"][name] for key, found in results.items() if key.startswith("fit/"))
+        lines.append(
+            f"Without the limit on {left_out.replace('size', 'flash')} the best plan takes "
+            f"{planned[name] / unit:.1f} {sign} of it (limit {limit / unit:.1f})."
+        )
+    return [_rows(header, rows), _wrapped(" ".join(dict.fromkeys(lines)))]
+
+
+def _schedule(document: Document) -> list[str]:
+    results = _results(document)
+    header = ["schedule", "seed", "fp32 %", "TFLite %", "parameters", "M MACs", "plan"]
+    rows = []
+    for key, found in sorted(results.items()):
+        arm, _, seed = key.partition("/seed")
+        row = [arm, seed, _percent(found["fp32"]), _percent(found["int8"]), f"{found['parameters']:,}"]
+        rows.append([*row, f"{found['macs'] / 1e6:.2f}", found["plan"]])
+    means = {
+        arm: [found["int8"] for key, found in results.items() if key.startswith(f"{arm}/")]
+        for arm in dict.fromkeys(row[0] for row in rows)
+    }
+    text = ", ".join(
+        f"{arm} {_percent(fmean(values))} % (spread {_percent(max(values) - min(values))})"
+        for arm, values in means.items()
+    )
+    return [
+        _rows(header, rows),
+        _wrapped(f"Means of TFLite: {text}. Dense: {_percent(next(iter(results.values()))['dense'])} %."),
+    ]
+
+
 _COMMANDS = {"zoo-models": "zoo"}  # where the file is not named like the command
 _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
     "fit": (
@@ -449,6 +509,21 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "have random weights: `resnet8-pruned` is `resnet8` cut to half of every width. No LSTM is among them: no "
         "exporter here writes one in int8.",
         _mcu,
+    ),
+    "mcu-fit": (
+        "A fit for a microcontroller: three limits at once",
+        "Trained ResNet-20 on CIFAR-10 for a NUCLEO-L4R5ZI (Cortex-M4 at 120 MHz) with limits on latency, RAM and "
+        "flash. Latency is the upper end of the interval of the library executed on an emulated core, RAM its arena "
+        "and stack, flash its code and weights. Accuracies are of all 10,000 test images; that of the C library is of "
+        "its own outputs. Which limits bind is shown by leaving each out: the plan by the device model, untrained.",
+        _mcu_fit,
+    ),
+    "schedule": (
+        "At once or in stages",
+        "Trained ResNet-20 on CIFAR-10 at a quarter of its MACs with short training: 5,000 images, a tenth of them for "
+        "validation, all 10,000 test images. `geometric` has three stages, whose fine-tunes take one epoch together; "
+        "`one-shot` trains one epoch more, so all train equally many steps.",
+        _schedule,
     ),
     "prune": (
         "Exactness and time of pruning",
