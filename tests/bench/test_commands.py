@@ -45,11 +45,9 @@ def test_schedules_run_in_order_and_train_equally_many_steps() -> None:
 
 
 def test_a_fit_for_a_microcontroller_has_the_limits_that_are_asked_for(tmp_path: Path) -> None:
-    options = mcu_fit.options_of([])
-    whole = mcu_fit.spec_of(options, tmp_path, 0, mcu_fit.LIMITS)
-    assert whole.budget.latency and whole.budget.ram and whole.budget.size and whole.fit.formats == ("c",)
-    part = mcu_fit.spec_of(options, tmp_path, 0, ["ram", "size"])
-    assert part.budget.latency is None and part.budget.ram == whole.budget.ram
+    spec = mcu_fit.spec_of(mcu_fit.options_of(["--ram", "20KiB"]), tmp_path, 1)
+    assert spec.budget.latency and spec.budget.ram == "20KiB" and spec.budget.size
+    assert spec.fit.formats == ("c",) and spec.fit.seed == 1
 
 
 def test_an_error_ends_the_command_with_its_own_status(
