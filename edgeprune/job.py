@@ -17,6 +17,7 @@ from edgeprune.device.estimate import estimate
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.standing import without_model_hint
+from edgeprune.emulated import check_tools
 from edgeprune.errors import QualityError, UsageError, missing_extra
 from edgeprune.profiling import Reference, profile
 from edgeprune.progress import Progress
@@ -134,7 +135,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
 
     Raises:
         UsageError: Unknown target, runtime or format; no device model for a latency budget.
-        MissingExtraError: The deployed runtime or an asked-for format is not installed.
+        MissingExtraError: The deployed runtime, an asked-for format or the target's emulator is not installed.
         UnsupportedError: The model cannot be captured, or computes something else than its capture.
         QualityError: A weight is not finite.
     """
@@ -142,6 +143,8 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     aim = aimed(spec)
     target, runtime = aim.target, aim.runtime
     offered = target.runtime(runtime)
+    if offered.emulated:
+        check_tools(target)
     formats = _formats(spec.fit.formats, offered.backend)
     budget, energy = within_energy(within_memories(spec.budget.parsed(), target, runtime), target)
     wanted = spec.fit.device

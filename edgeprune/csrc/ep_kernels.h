@@ -27,6 +27,10 @@
 #define EP_DSP 0
 #endif
 
+/* Functions that are assembly from the first instruction to the last, and their parameters. */
+#define EP_NAKED __attribute__((naked, noinline))
+#define EP_UNUSED __attribute__((unused))
+
 /* a * b / 2^31, halves rounded up; saturates in the one case that overflows, both INT32_MIN. */
 static inline int32_t EP(high_product)(int32_t a, int32_t b)
 {
