@@ -18,7 +18,7 @@ from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.standing import without_model_hint
 from edgeprune.errors import QualityError, UsageError, missing_extra
-from edgeprune.profiling import Reference, profile
+from edgeprune.profiling import profile
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Costing
 from edgeprune.pruning.check import vetted
@@ -32,6 +32,7 @@ from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.record import Run
 from edgeprune.spec import Spec
 from edgeprune.target import Target, load_target
+from edgeprune.timing import Reference
 from edgeprune.training.distil import Teacher, teacher_for
 from edgeprune.workload import Workload
 from edgeprune.workload.samples import batches
