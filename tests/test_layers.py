@@ -21,6 +21,7 @@ PACKAGE = ROOT / "edgeprune"
 
 LEVELS = {
     "edgeprune": 0,  # the package itself: its version, and names loaded when asked for
+    "edgeprune.children": 0,
     "edgeprune.cost": 0,
     "edgeprune.data_files": 0,
     "edgeprune.documents": 0,
@@ -35,6 +36,7 @@ LEVELS = {
     "edgeprune.values": 0,
     "edgeprune.device_lock": 0,
     "edgeprune.device": 1,
+    "edgeprune.device_facts": 1,
     "edgeprune.pruning": 2,
     "edgeprune.pruning.blocks": 1,
     "edgeprune.pruning.descent": 1,
@@ -53,6 +55,7 @@ LEVELS = {
     "edgeprune.training": 2,
     "edgeprune.workload": 2,
     "edgeprune.backends": 3,
+    "edgeprune.device_shell": 3,
     "edgeprune.links": 3,
     "edgeprune.runner": 3,
     "edgeprune.emulate": 3,
@@ -88,6 +91,7 @@ FORBIDDEN = (
     ("edgeprune.pruning", "edgeprune.quantization", "pruning knows nothing of number formats"),
     ("edgeprune.pruning", "edgeprune.workload", "pruning is given tensors, not data sources"),
     ("edgeprune.links", "edgeprune.backends", "a link carries files, whatever they are"),
+    ("edgeprune.device_shell", "edgeprune.backends", "a link carries files, whatever they are"),
     ("edgeprune.backends", "edgeprune.links", "a backend does not know where it runs"),
     ("edgeprune.backends", "edgeprune.workload", "a backend is given arrays"),
     ("edgeprune.backends", "edgeprune.training", "a backend exports what it is given"),
