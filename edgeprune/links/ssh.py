@@ -31,6 +31,7 @@ _OPTIONS = {
     "ForwardAgent": "no",
     "ForwardX11": "no",
     "PermitLocalCommand": "no",
+    "RemoteCommand": "none",
     "RequestTTY": "no",
     "LogLevel": "ERROR",
 }

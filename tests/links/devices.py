@@ -61,6 +61,7 @@ Host *
   Port {port}
   User {user}
   IdentitiesOnly yes
+  RemoteCommand /bin/false
   IdentityAgent none
   UserKnownHostsFile {folder}/known
   GlobalKnownHostsFile /dev/null
