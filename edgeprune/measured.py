@@ -7,7 +7,7 @@ from pathlib import Path
 from edgeprune.cost import Cost, Measurement, OpCost, Percentile, Source
 from edgeprune.device.ops import Op
 from edgeprune.percentiles import QUANTILES, bounds, percentile
-from edgeprune.runner.opener import Contents, Times
+from edgeprune.runner.opener import Times
 from edgeprune.target import Target
 from edgeprune.timing import Reference, Run
 
@@ -17,7 +17,7 @@ _TOLD = 1.02  # a correction to the machine's usual speed that is worth a note
 def measured(
     path: Path,
     run: Run,
-    contents: Contents,
+    ops: tuple[Op, ...],
     times: Times,
     target: Target,
     runtime: str,
@@ -27,7 +27,7 @@ def measured(
     """The measurement of a file from its run.
 
     Args:
-        contents, times: What is in the file, and its operators' times; empty where there are none.
+        ops, times: What is in the file, and its operators' times; empty where they were not timed.
         reference: What the run was timed beside.
     """
     document, latencies_s = run.document, run.latencies_s
@@ -53,7 +53,7 @@ def measured(
         to_reference=run.paired.to_reference if run.paired else None,
         reference_s=run.paired.reference_s if run.paired else None,
         load_s=document["load_ns"] * 1e-9,
-        ops=op_table(times, contents.ops),
+        ops=op_table(times, ops),
         environment=_environment(run, at),
         notes=_notes(run, slowed),
     )

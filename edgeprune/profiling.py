@@ -1,4 +1,4 @@
-"""What a model file costs on a target: measured where this machine is the target, else estimated from the file.
+"""What a model file costs on a target: measured on a device that is linked or is this machine, else estimated.
 
 A measured verdict rests on the 99 %-confidence upper bound of the asked-for percentile over one run in a fresh
 process (`timing`). Beside a reference file, the file's ratio to it is told.
@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 
 from edgeprune import backends
-from edgeprune.backends import Array
+from edgeprune.backends import Array, Inspection, Precision
+from edgeprune.benchmark_binary import measure_by_binary
 from edgeprune.cost import Measurement, Percentile
 from edgeprune.device.estimate import estimate
 from edgeprune.device.latency import DeviceModel
+from edgeprune.device_facts import unlike
 from edgeprune.device_lock import device_lock
 from edgeprune.emulated import profile_emulated
 from edgeprune.errors import UsageError
+from edgeprune.links import Link
 from edgeprune.measured import file_bytes, measured
+from edgeprune.on_device import There, described, held, linkable, needs_runtime, place_of
 from edgeprune.percentiles import percentile
 from edgeprune.progress import SILENT, Progress
 from edgeprune.runner.opener import Contents, Times, read_contents, read_times
@@ -50,6 +54,8 @@ def profile(
     latency: DeviceModel | None = None,
     reference: Reference | None = None,
     must_fit: bool = True,
+    device: Link | None = None,
+    benchmark_binary: str | None = None,
     progress: Progress = SILENT,
 ) -> Measurement:
     """The cost of a model file on a target, op by op: executed on an emulated core where the runtime says so.
@@ -64,19 +70,24 @@ def profile(
         latency: A calibrated or corrected device model instead of the shipped one (estimates only).
         reference: Timed between stretches of this file (measured only). Where it runs faster than usual, so does the
             machine, and the verdict's latency is that of its usual speed. Never the other way: what is slow counts.
-
         must_fit: Whether what overflows the memories of an emulated target is an error rather than a cost.
+        device: Where the target is reached; the file is then measured there, without the times of operators.
+        benchmark_binary: TFLite's benchmark program, here or on the device, for one without Python.
 
     Raises:
         BudgetError: It overflows the memories of an emulated target.
+        DeviceError: The device is not reached.
         MeasurementError: The machine changed its speed during the run and its repetition.
         MissingExtraError: The runtime is not installed.
+        NoRoomError: The file does not fit on the device.
         UsageError: The file cannot be read, or the target does not run it.
     """
     backend = backends.for_file(path)
     if not path.is_file():
         raise UsageError("there is no such model file", where=str(path))
     runtime = runtime or default_runtime(target, backend.NAME, path)
+    if device is not None:
+        linkable(target, runtime, device)
     if target.runtime(runtime).emulated and backend.NAME in _EMULATED:
         return profile_emulated(path, target, must_fit=must_fit, progress=progress)
     if target.runtime(runtime).backend != backend.NAME:
@@ -86,6 +97,10 @@ def profile(
             hint=f"export for {target.runtime(runtime).backend}, or choose another --runtime",
         )
     threads = threads or target.runtime(runtime).threads
+    if device is not None:
+        if benchmark_binary is not None:
+            return _by_binary(path, target, device, runtime, threads, runs, benchmark_binary, progress)
+        return _measured_there(path, target, device, runtime, threads, at, runs, inputs, reference, progress)
     arena = runtime in _ARENAS
     contents = read_contents(path, backend.NAME, arena=arena)
     if target.latency != "measured":
@@ -98,7 +113,7 @@ def profile(
         if per_op:
             progress.note(f"timing the operators of {path.name}")
             times = read_times(path, backend.NAME, _OP_RUNS, threads, samples)
-    return measured(path, run, contents, times, target, runtime, at, reference)
+    return measured(path, run, contents.ops, times, target, runtime, at, reference)
 
 
 def default_runtime(target: Target, backend: str, path: Path) -> str:
@@ -116,11 +131,64 @@ def default_runtime(target: Target, backend: str, path: Path) -> str:
     raise UsageError(f"target {target.name} cannot run {path.suffix} files", where=str(path), hint=f"it takes: {takes}")
 
 
+def _measured_there(
+    path: Path,
+    target: Target,
+    device: Link,
+    runtime: str,
+    threads: int,
+    at: Percentile,
+    runs: int,
+    inputs: Array | None,
+    reference: Reference | None,
+    progress: Progress,
+) -> Measurement:
+    """Measured by the runner script on a linked device."""
+    backend = target.runtime(runtime).backend
+    files = [*backends.files(backend, path), *(backends.files(backend, reference.path) if reference else ())]
+    with tempfile.TemporaryDirectory() as scratch, held(device, files, progress) as there:
+        needs_runtime(there, backend)
+        samples = _save_inputs(inputs, Path(scratch))
+        run = steady_run(place_of(there), path, backend, threads, at, runs, samples, reference, progress)
+    found = measured(path, run, (), (), target, runtime, at, reference)
+    where = {**found.environment, **described(there.facts, device.name)}
+    return _noted(found.model_copy(update={"environment": where}), there, target)
+
+
+def _by_binary(
+    path: Path,
+    target: Target,
+    device: Link,
+    runtime: str,
+    threads: int,
+    runs: int,
+    binary: str,
+    progress: Progress,
+) -> Measurement:
+    """Measured by the benchmark program of the runtime on a linked device."""
+    inspection = read_contents(path, target.runtime(runtime).backend).inspection
+    with held(device, [path], progress) as there:
+        found = measure_by_binary(there, binary, path, target, runtime, threads, runs, _precision(inspection))
+    return _noted(found, there, target)
+
+
+def _noted(found: Measurement, there: There, target: Target) -> Measurement:
+    """The measurement with what must be said of the device."""
+    other = unlike(there.facts, target)
+    notes = [f"{there.link.name} does not look like {target.name}: {other}"] if other else []
+    notes += ["operators are not timed on a linked device"]
+    return found.model_copy(update={"notes": (*found.notes, *notes)})
+
+
+def _precision(inspection: Inspection) -> Precision:
+    """What most of the arithmetic is done in."""
+    return "int8" if inspection.integer_macs > inspection.float_macs else "fp32"
+
+
 def _estimated(
     path: Path, contents: Contents, target: Target, runtime: str, threads: int, latency: DeviceModel | None
 ) -> Measurement:
-    precision = "int8" if contents.inspection.integer_macs > contents.inspection.float_macs else "fp32"
-    priced = estimate(contents.ops, target, runtime, precision, threads, latency)
+    priced = estimate(contents.ops, target, runtime, _precision(contents.inspection), threads, latency)
     update: dict[str, Any] = {"size_bytes": file_bytes(path)}
     if contents.arena_bytes is not None:
         update |= {"ram_bytes": contents.arena_bytes, "ram_kind": "arena"}
