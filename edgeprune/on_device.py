@@ -162,7 +162,7 @@ def linkable(target: Target, runtime: str, link: Link) -> str:
         UsageError: No board or phone runs it.
     """
     backend = target.runtime(runtime).backend
-    if backend not in RUNTIMES:
+    if backend not in RUNTIMES or target.class_ == "mcu":
         raise UsageError(
             f"{runtime} is no runtime that {link.name} can run",
             where="--device",

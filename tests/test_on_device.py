@@ -256,9 +256,10 @@ def test_a_device_without_a_target_is_one_of_its_own() -> None:
     assert (phone.name, phone.class_, phone.cpu.core) == ("adb-1", "phone", "unknown")
 
 
-def test_a_microcontroller_has_no_link(small_tflite: Path) -> None:
-    with pytest.raises(UsageError, match="edgeprune-c is no runtime that board can run") as caught:
-        profile(small_tflite, load_target("nucleo-l4r5zi"), device=Board())
+@pytest.mark.parametrize("runtime", [None, "tflm"])
+def test_a_microcontroller_has_no_link(small_tflite: Path, runtime: str | None) -> None:
+    with pytest.raises(UsageError, match=f"{runtime or 'edgeprune-c'} is no runtime that board can run") as caught:
+        profile(small_tflite, load_target("nucleo-l4r5zi"), device=Board(), runtime=runtime)
     assert "is a mcu" in caught.value.hint
 
 
