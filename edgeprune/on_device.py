@@ -17,7 +17,7 @@ from typing import Any
 
 from edgeprune import backends
 from edgeprune.children import Ended
-from edgeprune.device_facts import Facts
+from edgeprune.device_facts import Facts, unlike
 from edgeprune.device_lock import device_lock
 from edgeprune.errors import DeviceError, MissingExtraError, NoRoomError, UsageError
 from edgeprune.links import Link
@@ -153,6 +153,21 @@ def needs_runtime(there: There, backend: str) -> None:
             where=python,
             hint=f"{install}; of a virtual environment there: --python FOLDER/bin/python",
         )
+
+
+def reached(link: Link, target: Target, runtime: str, progress: Progress) -> tuple[Target, str]:
+    """The target as it is where a device is linked: measured. With it, how the device differs; empty where it does not.
+
+    Raises:
+        DeviceError: The device is not reached.
+        MissingExtraError: It lacks what the runtime needs.
+        UsageError: The runtime is none of a board or a phone.
+    """
+    backend = linkable(target, runtime, link)
+    with held(link, [], progress) as there:
+        needs_runtime(there, backend)
+    other = unlike(there.facts, target)
+    return target.model_copy(update={"latency": "measured"}), other and f"{link.name} does not look like it: {other}"
 
 
 def linkable(target: Target, runtime: str, link: Link) -> str:
