@@ -28,9 +28,8 @@ def summary(record: FitRecord) -> str:
 
 def profile_table(document: ProfileRecord) -> str:
     """A profile as aligned lines, with a last newline."""
-    latency = (
-        UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({_RESTS_ON[document.source]})"
-    )
+    rests_on = _RESTS_ON[document.source] if document.p50_ns or not document.runs else "mean of the runs"
+    latency = UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({rests_on})"
     kind = document.ram_kind if document.stack_bytes is None else "arena and stack"
     memory = UNKNOWN if document.ram_bytes is None else f"{format_size(document.ram_bytes)} ({kind})"
     facts = [
@@ -44,9 +43,11 @@ def profile_table(document: ProfileRecord) -> str:
         ("latency", latency),
         ("interval", UNKNOWN if document.latency_interval_ns is None else interval_text(document.latency_interval_ns)),
     ]
-    if document.runs:
+    if document.p50_ns is not None:
         percentiles = (document.p50_ns, document.p90_ns, document.p99_ns)
         facts.append(("p50 p90 p99", f"{', '.join(map(time_text, percentiles))} over {document.runs} runs"))
+    elif document.runs:
+        facts.append(("percentiles", f"none: no single runs are known, {document.runs} in all"))
     facts += [("ram", memory), *(_counts(document) or [("size", _size(document.size_bytes))])]
     lines = [f"{key:<12} {value}" for key, value in facts]
     lines += ["", *_operators(document)] if document.ops else []
