@@ -172,7 +172,7 @@ def test_a_core_with_helium_is_executed_without_an_estimate_of_time(file: Path, 
     counts, cost = measured.counts, measured.cost
     assert counts is not None and (counts.mismatches, counts.compared) == (0, 100)
     assert counts.cycles is None and cost.latency_s is None and cost.latency_interval_s is None
-    assert cost.macs is not None and 0 < counts.instructions < cost.macs / 2
+    assert cost.macs is not None and 0 < counts.instructions < 0.6 * cost.macs
     assert cost.ram_bytes == counts.arena_bytes + counts.stack_bytes and cost.size_bytes == counts.flash_bytes
     assert measured.environment["core"] == target.cpu.core and measured.environment["emulator"].startswith("qemu")
     assert measured.notes[-1].startswith("cycles: none, and no latency: ")

@@ -23,6 +23,7 @@ from tests.test_on_device import PI, Board
 from tests.test_pipeline import BOARD, spec
 
 
+@pytest.mark.slow
 def test_a_fit_measures_its_files_over_the_link(
     address: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,9 +139,9 @@ def test_a_file_that_cannot_be_written_or_read_is_named(link: Link, tmp_path: Pa
 def test_what_takes_too_long_is_ended_on_both_sides(link: Link, tmp_path: Path) -> None:
     begun = time.monotonic()
     script = 'echo $$ >"$1"; sleep 60 & echo $! >>"$1"; sleep 60; touch "$1.late"'
-    with pytest.raises(DeviceError, match=re.escape(link.name) + " did not finish within 2 s"):
-        link.run(script, str(tmp_path / "pids"), timeout_s=2)
-    assert time.monotonic() - begun < 8
+    with pytest.raises(DeviceError, match=re.escape(link.name) + " did not finish within 6 s"):
+        link.run(script, str(tmp_path / "pids"), timeout_s=6)
+    assert time.monotonic() - begun < 30
     pids = [int(text) for text in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
     for _ in range(50):
