@@ -2,7 +2,7 @@
 #ifndef EP_BYTES_H
 #define EP_BYTES_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 #if EP_MVE
 

@@ -1,4 +1,4 @@
-#include "ep_kernels.h"
+#include "ep_conv.h"
 
 #include "ep_helium.h"
 

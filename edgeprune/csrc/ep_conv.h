@@ -7,7 +7,7 @@
 #define EP_CONV_H
 
 #include "ep_add.h"
-#include "ep_kernels.h"
+#include "ep_base.h"
 #include "ep_packed.h"
 #include "ep_patch.h"
 

@@ -6,7 +6,7 @@
 #ifndef EP_DENSE_H
 #define EP_DENSE_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 #include "ep_packed.h"
 
 /* Rows for any core. */

@@ -1,4 +1,4 @@
-#include "ep_kernels.h"
+#include "ep_dense.h"
 
 /* sum * (high * 2^31 + low) / 2^(31 + bits), rounded once; the part below the point of the first division is floored,
  * which the second one's floor does not see. bits 1 to 62.

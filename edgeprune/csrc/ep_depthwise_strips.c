@@ -5,7 +5,7 @@
  * stays in its place in the columns while the filter goes across, and the next one takes that of the line that is left
  * behind: it is the filter whose lines are turned, by one of `turns`.
  */
-#include "ep_kernels.h"
+#include "ep_depthwise.h"
 
 #include "ep_bytes.h"
 #include "ep_helium.h"

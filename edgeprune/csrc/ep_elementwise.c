@@ -1,4 +1,4 @@
-#include "ep_kernels.h"
+#include "ep_elementwise.h"
 
 #include "ep_add.h"
 #include "ep_helium.h"
@@ -115,6 +115,32 @@ static void EP(multiply_one_run)(struct EP(operands) of, int8_t *output, const v
     }
 }
 
+/* Ranges: a value less its zero point is below 2^8, times 128 below 2^15, and half of that at twice the larger scale; so a
+ * difference is at most 255 * 128, and twice its square below 2^31. */
+static void EP(squared_difference_of_run)(struct EP(operands) of, int8_t *output, const void *squared)
+{
+    const struct EP(squared) by = *(const struct EP(squared) *)squared;
+    for (; of.run > 0; --of.run, of.first += of.first_step, of.second += of.second_step) {
+        const int32_t first = (*of.first - by.first_zero) * 128, second = (*of.second - by.second_zero) * 128;
+        const int32_t difference = EP(rescale)(first, by.first_multiplier, by.first_shift) -
+                                   EP(rescale)(second, by.second_multiplier, by.second_shift);
+        const int32_t square = EP(rescale)(difference * difference, by.multiplier, by.shift);
+        *output++ = EP(clamped)(square + by.output_zero, -128, 127);
+    }
+}
+
+static void EP(prelu_of_run)(struct EP(operands) of, int8_t *output, const void *prelu)
+{
+    const struct EP(prelu) by = *(const struct EP(prelu) *)prelu;
+    for (; of.run > 0; --of.run, of.first += of.first_step, of.second += of.second_step) {
+        const int32_t value = *of.first - by.zero;
+        const int32_t scaled = value >= 0 ? EP(rescale)(value, by.multiplier, by.shift)
+                                          : EP(rescale)(value * (*of.second - by.slope_zero), by.slope_multiplier,
+                                                        by.slope_shift);
+        *output++ = EP(clamped)(scaled + by.output_zero, -128, 127);
+    }
+}
+
 static void EP(maximum_of_run)(struct EP(operands) of, int8_t *output, const void *by)
 {
     (void)by;
@@ -171,6 +197,18 @@ void EP(multiply)(const int8_t *first, const int8_t *second, int8_t *output, con
                   const struct EP(product) *by)
 {
     EP(over_runs)(first, second, output, over, EP(multiply_one_run), by);
+}
+
+void EP(squared_difference)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over,
+                            const struct EP(squared) *by)
+{
+    EP(over_runs)(first, second, output, over, EP(squared_difference_of_run), by);
+}
+
+void EP(prelu)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over,
+               const struct EP(prelu) *by)
+{
+    EP(over_runs)(first, second, output, over, EP(prelu_of_run), by);
 }
 
 void EP(maximum)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over)

@@ -7,7 +7,7 @@
 #define EP_HELIUM_H
 
 #include "ep_add.h"
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 #if EP_MVE
 

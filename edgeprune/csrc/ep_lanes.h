@@ -4,6 +4,7 @@
 
 #include "ep_helium.h"
 #include "ep_packed.h"
+#include "ep_patch.h"
 
 #define EP_LANES_MOST 255 /* words that may be summed: 255 * 128 < 2^15, 255 * 255 < 2^16 */
 

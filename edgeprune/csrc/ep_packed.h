@@ -7,7 +7,7 @@
 #define EP_PACKED_H
 
 #include "ep_add.h"
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 /* Rows in blocks of four.
  *

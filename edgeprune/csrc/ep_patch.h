@@ -2,8 +2,8 @@
 #ifndef EP_PATCH_H
 #define EP_PATCH_H
 
+#include "ep_base.h"
 #include "ep_bytes.h"
-#include "ep_kernels.h"
 
 /* Shapes of a convolution. A patch has kernel_height * kernel_width * depth values in that order. */
 struct EP(window) {

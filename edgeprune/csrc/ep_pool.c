@@ -1,4 +1,4 @@
-#include "ep_kernels.h"
+#include "ep_pool.h"
 
 #include "ep_helium.h"
 #include "ep_lanes.h"

@@ -12,7 +12,7 @@ from edgeprune.backends.c.fixed_point import FixedPoint, fixed_point
 from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
 from edgeprune.backends.c.model import Model, Operator
 from edgeprune.backends.c.ops import conv
-from edgeprune.backends.c.quantized import clamps
+from edgeprune.backends.c.quantized import clamps, refuse_other_formats
 from edgeprune.backends.c.structures import structure
 from edgeprune.backends.c.windows import Windows, windows
 from edgeprune.errors import UnsupportedError
@@ -89,9 +89,7 @@ def check(model: Model, operator: Operator) -> None:
     """
     tensors = [model.tensor(operator.inputs[0]), model.tensor(operator.outputs[0])]
     weights = model.tensor(operator.inputs[_FILTER])
-    for tensor in (*tensors, weights):
-        if tensor.dtype != "int8" or tensor.quantization is None:
-            raise UnsupportedError(f"{tensor.name} is not int8 with a scale")
+    refuse_other_formats(*tensors, weights)
     bias = model.tensor(operator.inputs[_BIAS]) if _has_bias(operator) else None
     if weights.data is None or (bias is not None and bias.data is None):
         raise UnsupportedError("its filter or bias is computed, not constant")
@@ -102,8 +100,10 @@ def check(model: Model, operator: Operator) -> None:
         raise UnsupportedError("its filter has a zero point")
     if len(weights.quantization.scales) not in (1, weights.shape[3]):
         raise UnsupportedError("its filter's scales are neither one nor one for each channel")
-    if _layer(model, operator).bounds.max() >= 2**31:
-        raise UnsupportedError("its sums can exceed 32 bits")
+    layer = _layer(model, operator)
+    for bound, factor in zip(layer.bounds.tolist(), layer.factors, strict=True):
+        if max(bound, 1) << max(factor.shift, 0) >= 2**31:
+            raise UnsupportedError("its sums can exceed 32 bits")
 
 
 def lower(model: Model, step: Step, variant: Variant) -> Lowered:
