@@ -156,6 +156,7 @@ def _mismatches(
     wrong = 0
     for values, output in zip(inputs, written, strict=True):
         reference.set_tensor(reference.get_input_details()[0]["index"], values)
+        reference.reset_all_variables()  # as the library, whose states start anew in each run
         reference.invoke()
         wrong += int(np.sum(reference.get_tensor(reference.get_output_details()[0]["index"]).ravel() != output))
     return wrong

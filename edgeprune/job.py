@@ -292,8 +292,8 @@ def profiled(job: Job, artifact: Artifact, runtime: str | None = None, macs: int
 
 
 def within_memories(budget: Budget, target: Target, runtime: str) -> Budget:
-    """The budget with the memories of a microcontroller as limits too: what is executed for it must fit them."""
-    if not target.runtime(runtime).emulated:
+    """The budget with the memories of a microcontroller as limits too: a C library for it must fit them."""
+    if target.runtime(runtime).backend != "c":
         return budget
     memory = target.memory
     sizes = {"ram_bytes": memory.ram_block_bytes or memory.ram_bytes, "size_bytes": memory.flash_bytes}

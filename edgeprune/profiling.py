@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune import backends
+from edgeprune import backends, vela
 from edgeprune.backends import Array, Inspection, Precision
 from edgeprune.benchmark_binary import measure_by_binary
 from edgeprune.cost import Measurement, Percentile
@@ -23,6 +23,7 @@ from edgeprune.device_facts import unlike
 from edgeprune.device_lock import device_lock
 from edgeprune.emulated import profile_emulated
 from edgeprune.errors import UsageError
+from edgeprune.generated import profile_generated
 from edgeprune.links import Link
 from edgeprune.measured import file_bytes, measured
 from edgeprune.on_device import There, described, held, linkable, needs_runtime, place_of
@@ -37,7 +38,7 @@ RUNS = 200
 _OP_RUNS = 200
 _INPUT_SAMPLES = 8
 _ARENAS = ("tflm", "edgeprune-c")  # runtimes whose RAM is an arena that the file's backend can plan
-_EMULATED = ("tflite", "c")  # backends whose files are executed: a .tflite file is written as C for it
+_WRITTEN = ("tflite", "c")  # backends whose files are or become C libraries: a .tflite file is written as C
 _NOISE_REPEATS = 10
 
 
@@ -59,6 +60,9 @@ def profile(
     progress: Progress = SILENT,
 ) -> Measurement:
     """The cost of a model file on a target, op by op: executed on an emulated core where the runtime says so.
+
+    Of a runtime that takes C libraries and is not emulated the library is written and counted, not executed; of an NPU
+    the compiler is asked.
 
     Args:
         path: A .tflite, .onnx or OpenVINO .xml file.
@@ -88,14 +92,18 @@ def profile(
     runtime = runtime or default_runtime(target, backend.NAME, path)
     if device is not None:
         linkable(target, runtime, device)
-    if target.runtime(runtime).emulated and backend.NAME in _EMULATED:
+    if target.runtime(runtime).emulated and backend.NAME in _WRITTEN:
         return profile_emulated(path, target, must_fit=must_fit, progress=progress)
+    if target.runtime(runtime).backend == "c" and backend.NAME in _WRITTEN:
+        return profile_generated(path, target, runtime, progress)
     if target.runtime(runtime).backend != backend.NAME:
         raise UsageError(
             f"runtime {runtime} of target {target.name} takes files for {target.runtime(runtime).backend}",
             where=str(path),
             hint=f"export for {target.runtime(runtime).backend}, or choose another --runtime",
         )
+    if runtime == vela.RUNTIME:
+        return vela.profile_vela(path, target, runtime, progress)
     threads = threads or target.runtime(runtime).threads
     if device is not None:
         if benchmark_binary is not None:
@@ -122,7 +130,7 @@ def default_runtime(target: Target, backend: str, path: Path) -> str:
     Raises:
         UsageError: None of the target's runtimes does.
     """
-    if target.runtime().backend == backend or (target.runtime().emulated and backend in _EMULATED):
+    if target.runtime().backend == backend or (target.runtime().emulated and backend in _WRITTEN):
         return target.default_runtime
     for name, offered in target.runtimes.items():
         if offered.backend == backend:

@@ -14,7 +14,8 @@ from edgeprune.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from edgeprune.documents import FitRecord
 
-_ARTIFACTS = {"onnxruntime": "onnx", "tflm": "tflite", "x-cube-ai": "tflite", "edgeprune-c": "c"}  # by runtime
+# by runtime
+_ARTIFACTS = {"onnxruntime": "onnx", **dict.fromkeys(("tflm", "x-cube-ai", "vela"), "tflite"), "edgeprune-c": "c"}
 
 
 def profile(
