@@ -11,9 +11,11 @@ import pytest
 
 from edgeprune import vela
 from edgeprune.cost import Source
+from edgeprune.documents import profile_record
 from edgeprune.errors import MissingExtraError, UnsupportedError, UsageError
 from edgeprune.job import aimed
 from edgeprune.profiling import profile
+from edgeprune.report.summary import profile_table
 from edgeprune.spec import BudgetSpec, Spec, TargetSpec
 from edgeprune.target import load_target
 from tests.backends.c.files import write
@@ -88,6 +90,12 @@ def test_the_estimate_is_the_compilers(file: Path, stand_in: Callable[..., None]
     )
     called = (tmp_path / "called").read_text()
     assert "--accelerator-config ethos-u55-128 --system-config Ethos_U55_High_End_Embedded" in called
+
+
+def test_a_printed_estimate_names_the_compiler_and_no_device_model(file: Path, stand_in: Callable[..., None]) -> None:
+    stand_in()
+    text = profile_table(profile_record(profile(file, BOARD), file))
+    assert "180 µs (estimate of the NPU's compiler)" in text and "device model" not in text
 
 
 def test_without_operators_on_the_cpu_none_are_named(file: Path, stand_in: Callable[..., None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeprune import vela
 from edgeprune.cost import Source
 from edgeprune.documents import FitRecord, ProfileRecord
 from edgeprune.report.tables import before_after
@@ -28,8 +29,7 @@ def summary(record: FitRecord) -> str:
 
 def profile_table(document: ProfileRecord) -> str:
     """A profile as aligned lines, with a last newline."""
-    rests_on = _RESTS_ON[document.source] if document.p50_ns or not document.runs else "mean of the runs"
-    latency = UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({rests_on})"
+    latency = UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({_rests_on(document)})"
     kind = document.ram_kind if document.stack_bytes is None else "arena and stack"
     memory = UNKNOWN if document.ram_bytes is None else f"{format_size(document.ram_bytes)} ({kind})"
     facts = [
@@ -53,6 +53,12 @@ def profile_table(document: ProfileRecord) -> str:
     lines += ["", *_operators(document)] if document.ops else []
     lines += [f"note: {note}" for note in document.notes]
     return "\n".join(lines) + "\n"
+
+
+def _rests_on(document: ProfileRecord) -> str:
+    if document.runs and not document.p50_ns:
+        return "mean of the runs"
+    return "estimate of the NPU's compiler" if document.runtime == vela.RUNTIME else _RESTS_ON[document.source]
 
 
 def _counts(document: ProfileRecord) -> list[tuple[str, str]]:
