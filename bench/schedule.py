@@ -97,7 +97,7 @@ def _fitted(bench: _Bench, arm: str, seed: int) -> Result:
         "model": {"entry": "bench/cifar.py:resnet20"},
         "data": {"source": "bench/cifar.py:workload", "flip": True, "crop": 4},
         "target": {"name": "rpi4"},
-        "budget": {"macs": str(round(bench.dense_macs * options.share))},
+        "budget": {"macs": f"{bench.dense_macs * options.share / 1e6:.6f}M"},
         "fit": fit_of(arm, seed, options.epochs, steps_per_epoch),
         "out": bench.folder / f"{arm}-seed{seed}",
     }
