@@ -25,11 +25,15 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Segment:
-    """Bytes to be loaded at `address`, and `size` bytes there altogether; what is not in `data` starts as zero."""
+    """Bytes to be loaded at `address`, and `size` bytes there altogether; what is not in `data` starts as zero.
+
+    `stored_at` is where they lie before start-up code has copied them: in flash.
+    """
 
     address: int
     data: bytes
     size: int
+    stored_at: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def read_image(path: Path) -> Image:
     with path.open("rb") as stream:
         elf = ELFFile(stream)
         segments = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD" and s["p_memsz"]]
-        loads = tuple(Segment(s["p_vaddr"], s.data(), s["p_memsz"]) for s in segments)
+        loads = tuple(Segment(s["p_vaddr"], s.data(), s["p_memsz"], s["p_paddr"]) for s in segments)
         sections = [s for s in elf.iter_sections() if s["sh_flags"] & _ALLOCATED and s["sh_size"]]
         code = [s for s in sections if s["sh_flags"] & _EXECUTABLE]
         symbols = _symbols(elf)

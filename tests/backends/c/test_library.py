@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeprune import flashing
 from edgeprune.backends.c.host import LibrarySession
 from edgeprune.backends.c.library import read_report, write_library
 from edgeprune.backends.c.lowering import Constant, Lowered
 from edgeprune.backends.c.model import Model, Operator
 from edgeprune.backends.c.schedule import Program, schedule
-from edgeprune.errors import QualityError, UsageError
+from edgeprune.errors import MissingExtraError, QualityError, UsageError
+from edgeprune.flashers import Probe
 from edgeprune.target import Memory, Target, load_target
 from tests.backends.c import toys
 from tests.backends.c.harness import WARNINGS
@@ -348,3 +350,28 @@ def test_programs_are_values(tmp_path: Path) -> None:
     program: Program = schedule(toys.residual())
     with pytest.raises(AttributeError):
         program.arena_bytes = 0  # type: ignore[misc]
+
+
+def test_the_example_of_a_board_is_an_image_for_its_flash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs(ARM)
+    needs("make")
+    pytest.importorskip("elftools", reason="needs the extra mcu")
+    board = load_target("nucleo-l4r5zi")
+    library = written(tmp_path, target=board).parent
+    firmware = flashing.self_test_firmware(library, board)
+    assert flashing.region_of(board, firmware, Probe("openocd", "board/st_nucleo_l4.cfg")).holds(firmware)
+    assert firmware.address == board.memory.flash_address
+    stack = int.from_bytes(firmware.data[:4], "little")
+    assert firmware.wrong is not None and firmware.cycles is not None
+    for place in (stack - 1, firmware.wrong, firmware.cycles):
+        assert 0x2000_0000 <= place < 0x2000_0000 + 655_360
+    assert flashing.RUNNING.to_bytes(4, "little", signed=True) in firmware.data  # .data as it lies in flash
+    assert not (library / "port" / board.name / "build").exists()
+    with pytest.raises(UsageError, match="no example for nucleo-h7a3zi"):
+        flashing.self_test_firmware(library, load_target("nucleo-h7a3zi"))
+    (library / "port" / board.name / "main.c").write_text("int main(void) { return nothing; }", encoding="utf-8")
+    with pytest.raises(QualityError, match="does not compile"):
+        flashing.self_test_firmware(library, board)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingExtraError, match="the program make is not installed"):
+        flashing.self_test_firmware(library, board)
