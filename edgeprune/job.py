@@ -11,7 +11,7 @@ import torch
 from edgeprune import backends
 from edgeprune.backends import Artifact, Precision
 from edgeprune.calibration.store import find
-from edgeprune.cost import Budget, Correction, Measurement
+from edgeprune.cost import Budget, Correction, Measurement, Source
 from edgeprune.device.energy import within_energy
 from edgeprune.device.estimate import estimate
 from edgeprune.device.fusion import fuse
@@ -155,6 +155,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     link = None if spec.target.device is None else connect(spec.target.device, spec.target.python)
     if link is not None:
         target, unlike = reached(link, target, runtime, progress)
+    check_evidence(spec.budget.require, target, runtime)
     budget, energy = within_energy(within_memories(spec.budget.parsed(), target, runtime), target)
     wanted = spec.fit.device
     cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
@@ -190,6 +191,23 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         left_whole=left_whole,
         link=link,
     )
+
+
+def check_evidence(required: str | None, target: Target, runtime: str) -> None:
+    """Refuse a fit whose verdict would rest on less than is required: what is measured counts as emulated, too.
+
+    Raises:
+        UsageError: It would be emulated or estimated only.
+    """
+    emulated = target.runtime(runtime).emulated
+    source = Source.MEASURED if target.latency == "measured" else Source.EMULATED if emulated else Source.ESTIMATED
+    enough = {None: tuple(Source), "emulated": (Source.MEASURED, Source.EMULATED), "measured": (Source.MEASURED,)}
+    if source not in enough[required]:
+        raise UsageError(
+            f"what {runtime} costs on {target.name} would be {source}, not {required}",
+            where="--require",
+            hint="link the device with --device, or leave --require out",
+        )
 
 
 def _checked_groups(captured: Captured, workload: Workload, progress: Progress) -> tuple[ChannelGroups, frozenset[str]]:

@@ -73,6 +73,7 @@ class BudgetSpec(Value):
     macs: str | None = None  # multiply-accumulates of one inference, as designed
     energy: str | None = None  # of one inference
     max_drop: str | None = None
+    require: Literal["measured", "emulated"] | None = None  # what the verdict must rest on at least; None: anything
 
     def parsed(self) -> Budget:
         """The budget in SI base units.

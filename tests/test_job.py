@@ -6,7 +6,7 @@ import pytest
 
 from edgeprune.cost import Budget
 from edgeprune.errors import UsageError
-from edgeprune.job import aimed, within_memories
+from edgeprune.job import aimed, check_evidence, within_memories
 from edgeprune.spec import BudgetSpec, Spec, TargetSpec
 from edgeprune.target import load_target
 
@@ -52,3 +52,27 @@ def test_what_is_no_library_is_not_held_to_them() -> None:
     assert within_memories(Budget(), load_target("rpi4"), "tflite") == Budget()
     bare = BOARD.model_copy(update={"memory": BOARD.memory.model_copy(update={"ram_bytes": None, "flash_bytes": None})})
     assert within_memories(Budget(), bare, "edgeprune-c") == Budget()
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime", "satisfies"),
+    [
+        ("host", "tflite", {None, "emulated", "measured"}),
+        ("nucleo-l4r5zi", "edgeprune-c", {None, "emulated"}),
+        ("rpi4", "tflite", {None}),
+    ],
+)
+def test_a_verdict_rests_on_what_is_required_or_is_refused_at_once(
+    name: str, runtime: str, satisfies: set[str | None]
+) -> None:
+    for required in (None, "emulated", "measured"):
+        if required in satisfies:
+            check_evidence(required, load_target(name), runtime)
+            continue
+        with pytest.raises(UsageError, match=f"not {required}"):
+            check_evidence(required, load_target(name), runtime)
+
+
+def test_a_linked_board_is_measured() -> None:
+    linked = load_target("rpi4").model_copy(update={"latency": "measured"})
+    check_evidence("measured", linked, "tflite")

@@ -40,6 +40,10 @@ Device = Annotated[
 DevicePython = Annotated[
     str | None, typer.Option("--python", metavar="PATH", help="Python on the device; default: python3.")
 ]
+Require = Annotated[
+    str | None,
+    typer.Option("--require", metavar="SOURCE", help="measured or emulated: refuse a verdict that rests on less."),
+]
 At = Annotated[
     str | None, typer.Option("--at", metavar="p50|p90|p99", help="Percentile that latency is judged on (p90).")
 ]
