@@ -7,12 +7,16 @@ therefore kept first, on this computer, and goes back when anything fails. Loss 
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import shutil
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from edgeprune.children import Ended, TimeOutError, TooMuchError, run_child
 from edgeprune.device_lock import device_lock
@@ -30,7 +34,9 @@ from edgeprune.flashers import FOUND, IMAGE, Command, Probe, get
 from edgeprune.progress import SILENT, Progress
 from edgeprune.target import Target
 from edgeprune.units import format_size
+from edgeprune.values import Value
 
+LAST = "flashed.json"  # in the folder of what was kept: the last image that was written
 ERASED = 0xFF  # what flash holds where nothing was written
 RUNNING = -100  # the value of `selftest_wrong` until the self-test has ended
 _WRONG, _CYCLES = "selftest_wrong", "selftest_cycles"
@@ -74,23 +80,25 @@ class Region:
         return self.address <= firmware.address and end <= self.address + self.size
 
 
-@dataclass(frozen=True)
-class Flashed:
-    """What was done.
+class Flashed(Value):
+    """What was done: `edgeprune deploy --json` for a microcontroller, and `flashed.json` beside what was kept.
 
     Attributes:
+        address, size_bytes, sha256: Of the image.
         written: Whether it had to be; False where the chip held it already.
-        kept: The file that holds what was there before.
-        cycles: Of one run, at the clock that the chip starts with; None where the image has no self-test or no counter.
+        kept: The file that holds what was there before, from `kept_address` on.
         tested: Whether the self-test ran on the chip; every output value was right then.
+        cycles: Of one run, at the clock that the chip starts with; None where the image has no self-test or no counter.
     """
 
+    schema_: Literal["edgeprune.flash/1"] = Field("edgeprune.flash/1", alias="schema")
     probe: str
     address: int
     size_bytes: int
     sha256: str
     written: bool
-    kept: Path
+    kept: str
+    kept_address: int
     kept_sha256: str
     tested: bool
     cycles: int | None
@@ -221,35 +229,52 @@ def flash(
                 raise
             progress.note("putting back what was there")
             raise _undone(error, before, region, kept, chip) from error
-    return Flashed(
+    found = Flashed(
         probe=probe.name,
         address=firmware.address,
         size_bytes=len(firmware.data),
         sha256=firmware.sha256,
         written=not there,
-        kept=kept,
+        kept=kept.name,
+        kept_address=region.address,
         kept_sha256=hashlib.sha256(before).hexdigest(),
         tested=testable,
         cycles=cycles,
     )
+    if found.written:  # otherwise what was kept is the image itself, which nobody wants to go back to
+        _replace(keep / LAST, found.model_dump_json(by_alias=True, indent=1).encode())
+    return found
 
 
-def put_back(kept: Path, address: int, probe: Probe, progress: Progress = SILENT) -> None:
-    """Write back what a chip held, read it back and start it. It is not tested: nothing says how.
+def put_back(keep: Path, probe: Probe, progress: Progress = SILENT) -> Flashed:
+    """Write back what a chip held before the last `flash`, read it back and start it. Nothing says how to test it.
+
+    Args:
+        keep: The folder that `flash` was given.
+
+    Returns:
+        What was undone.
 
     Raises:
         DeviceError: The chip is not reached; nothing was written.
         MissingExtraError: The program is not installed.
         UnknownStateError: It was not written, or not wholly.
-        UsageError: The file is not what was kept.
+        UsageError: Nothing was flashed from here, or what was kept is damaged.
     """
+    if not (keep / LAST).is_file():
+        raise UsageError("nothing to go back to: no image was written from here", where=str(keep))
+    last = Flashed.model_validate_json((keep / LAST).read_bytes())
+    kept = keep / last.kept
     data = kept.read_bytes() if kept.is_file() else b""
-    if kept.stem != hashlib.sha256(data).hexdigest()[:16]:
-        raise UsageError("this is not what was kept", where=str(kept))
+    if hashlib.sha256(data).hexdigest() != last.kept_sha256:
+        raise UsageError("what was kept is not there, or damaged", where=str(kept))
     with device_lock(probe.name, progress), _Chip(probe) as chip:
-        chip.read(Region(address, 4))
-        if not _restored(data, address, chip):
-            raise _unknown(probe, kept, address)
+        chip.read(Region(last.kept_address, 4))
+        progress.note(f"putting back {format_size(len(data))}")
+        if not _restored(data, last.kept_address, chip):
+            raise _unknown(probe, kept, last.kept_address)
+    (keep / LAST).unlink()
+    return last
 
 
 class _Chip:
@@ -317,10 +342,18 @@ def _kept(data: bytes, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.bin"
     if not file.is_file() or file.read_bytes() != data:
-        part = file.with_suffix(".part")
-        part.write_bytes(data)
-        part.replace(file)
+        _replace(file, data)
     return file
+
+
+def _replace(file: Path, data: bytes) -> None:
+    """Write a file that is whole or absent, whatever happens meanwhile."""
+    part = file.with_name(f"{file.name}.part")
+    with part.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(file)
 
 
 def _tested(firmware: Firmware, chip: _Chip, test_s: float) -> int | None:
@@ -378,5 +411,5 @@ def _unknown(probe: Probe, kept: Path, address: int, why: str = "") -> UnknownSt
     return UnknownStateError(
         f"{why}{'; ' if why else ''}what the chip holds now could not be confirmed",
         where=probe.name,
-        hint=f"check the connection, then write {kept} to {address:#x}: edgeprune deploy --rollback",
+        hint=f"check the connection and the power, then write {kept} to {address:#x}",
     )

@@ -57,7 +57,8 @@ def test_an_image_is_written_read_back_and_tested_and_what_was_there_is_kept(pro
     before, new = in_flash(tmp_path), image(probe.program)
     found = flashed(probe, tmp_path, new)
     assert in_flash(tmp_path)[: len(new.data)] == new.data
-    assert found.kept.read_bytes() == before
+    assert (tmp_path / "kept" / found.kept).read_bytes() == before
+    assert Flashed.model_validate_json((tmp_path / "kept" / flashing.LAST).read_bytes()) == found
     assert found.kept_sha256 == hashlib.sha256(before).hexdigest()
     assert (found.written, found.sha256, found.size_bytes) == (True, new.sha256, len(new.data))
     assert found.tested == flashers.get(probe.program).SEES_MEMORY
@@ -74,8 +75,11 @@ def test_what_is_there_already_is_tested_and_not_written(probe: Probe, tmp_path:
 def test_what_was_kept_goes_back(probe: Probe, tmp_path: Path) -> None:
     before = in_flash(tmp_path)
     found = flashed(probe, tmp_path, image(probe.program))
-    put_back(found.kept, first_address(probe.program), probe)
+    assert not flashed(probe, tmp_path, image(probe.program)).written  # which leaves nothing else to go back to
+    assert put_back(tmp_path / "kept", probe) == found
     assert in_flash(tmp_path) == before
+    with pytest.raises(UsageError, match="nothing to go back to"):
+        put_back(tmp_path / "kept", probe)
     assert (tmp_path / "chip" / "ram.bin").read_bytes()[4:6] == bytes([77, 0])
 
 
@@ -180,12 +184,7 @@ def test_a_chip_that_is_lost_while_it_is_written_is_in_an_unknown_state(
         flashed(openocd, tmp_path, image())
     assert in_flash(tmp_path) != before
     (kept,) = (tmp_path / "kept").glob("*.bin")
-    monkeypatch.undo()
-    monkeypatch.setenv("CHIP", str(tmp_path / "chip"))
-    monkeypatch.setenv("PATH", str(tmp_path / "programs"))
     assert str(kept) in caught.value.hint
-    put_back(kept, stand_in.FLASH, openocd)
-    assert in_flash(tmp_path) == before
 
 
 def test_an_interruption_puts_back_what_was_there(
@@ -240,21 +239,29 @@ def test_what_cannot_be_tested_is_refused_until_that_is_accepted(
 
 
 def test_what_is_kept_is_whole_or_not_taken(openocd: Probe, tmp_path: Path) -> None:
-    damaged = tmp_path / "0123456789abcdef.bin"
-    damaged.write_bytes(b"half of it")
-    for file in (damaged, tmp_path / "absent.bin"):
-        with pytest.raises(UsageError, match="not what was kept"):
-            put_back(file, stand_in.FLASH, openocd)
+    found = flashed(openocd, tmp_path, image())
+    kept, after = tmp_path / "kept" / found.kept, in_flash(tmp_path)
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(UsageError, match="not there, or damaged"):
+        put_back(tmp_path / "kept", openocd)
+    kept.unlink()
+    with pytest.raises(UsageError, match="not there, or damaged"):
+        put_back(tmp_path / "kept", openocd)
+    assert in_flash(tmp_path) == after
 
 
 def test_going_back_that_fails_is_not_called_success(
     openocd: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = flashed(openocd, tmp_path, image())
+    before = in_flash(tmp_path)
+    flashed(openocd, tmp_path, image())
     calls = len((tmp_path / "chip" / "calls").read_bytes())
     monkeypatch.setenv("FAULT", f"half@{calls + 2}")
     with pytest.raises(UnknownStateError, match="could not be confirmed"):
-        put_back(found.kept, stand_in.FLASH, openocd)
+        put_back(tmp_path / "kept", openocd)
+    monkeypatch.delenv("FAULT")
+    put_back(tmp_path / "kept", openocd)
+    assert in_flash(tmp_path) == before
 
 
 def test_all_flash_is_kept_or_the_sectors_that_are_erased() -> None:
