@@ -74,6 +74,7 @@ def test_operator_times_are_positive_and_named(backend: str, exported: Exported,
     assert len(backends.get(backend).time_ops(exported(backend, "excite").path, None, 5, 1)) == len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["c", "onnxruntime", "tflite"])
 def test_exporting_again_writes_the_same_bytes(
     backend: str, exported: Exported, small_net: Any, tmp_path: Path

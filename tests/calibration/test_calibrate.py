@@ -96,6 +96,7 @@ def test_a_damaged_file_is_an_error_and_no_silent_fallback(calibrated: Calibrati
         find(HOST, "tflite", "int8", 1)
 
 
+@pytest.mark.slow
 def test_an_interrupted_calibration_goes_on_to_the_same_model(own_folder: Path) -> None:
     class Killed(planted.PlantedBench):
         def __call__(self, *arguments: Any, **options: Any) -> Any:
@@ -115,6 +116,7 @@ def test_an_interrupted_calibration_goes_on_to_the_same_model(own_folder: Path) 
     assert [path.name.endswith(".partial.json") for path in own_folder.iterdir()] == [False]
 
 
+@pytest.mark.slow
 def test_fresh_forgets_what_was_interrupted() -> None:
     steady = planted.PlantedBench()
     calibrate(HOST, quick=True, device=planted_device(steady))

@@ -103,6 +103,7 @@ def test_what_cannot_be_planned_is_refused(command: Command, model: str, line: s
     assert done.code == 2 and message in done.err and hint in done.err and done.out == "" and model
 
 
+@pytest.mark.slow
 def test_the_demo_is_planned_with_its_own_data(command: Command) -> None:
     line = "fit --budget-only --target rpi4 --size 60kB --json --quiet --set fit.importance_samples=32"
     document = BudgetPlan.model_validate_json(command(*line.split()).out)

@@ -37,6 +37,7 @@ def test_a_calibration_is_measured_shown_stored_and_used(command: Command, tmp_p
     assert any("device model: calibration of" in note and "expected, p50 is" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_json_holds_rows_and_model(command: Command) -> None:
     document = json.loads(command("calibrate", "--quick", "--precision", "fp32", "--quiet", "--json").out)
     (one,) = document["calibrations"]

@@ -15,11 +15,11 @@ from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import trace
 from tests.pruning.operator_nets import CASES
 
-KINDS = ("lstm", "gru_both_ways", "lstm_with_given_state", "u_net", "generator", "small_gpt", "speech_transformer")
-KINDS += ("time_convolutions", "windowed_attention")
+KINDS = ("lstm_with_given_state", "u_net", "windowed_attention")
+MORE = ("lstm", "gru_both_ways", "generator", "small_gpt", "speech_transformer", "time_convolutions")
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*KINDS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
 def test_a_pruned_network_that_was_trained_a_step_exports(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, inputs = CASES[name]()

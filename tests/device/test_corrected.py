@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -66,11 +67,17 @@ def test_names_differ_and_order_and_work_do_not() -> None:
     assert matched(ours, theirs) == {0: 1, 2: 2, 3: 4, 4: 5}
 
 
+@cache
+def widths() -> dict[float, tuple[Op, ...]]:
+    """One network at several shares of its channels."""
+    groups = channel_groups(trace(Net(), digits()["train"].x[:1]).graph)
+    return {s: fuse(apply(uniform(groups, s, 4), groups)) for s in (1.0, 0.5, 0.25, 0.75)}
+
+
 @given(factors=st.lists(st.floats(0.5, 2.0), min_size=8, max_size=8), share=st.sampled_from([1.0, 0.5, 0.25]))
 def test_the_corrected_model_predicts_the_profiled_net_op_by_op(factors: list[float], share: float) -> None:
     """Learnt on two widths of a net, judged on a third: closer to each operator than one factor for the net."""
-    groups = channel_groups(trace(Net(), digits()["train"].x[:1]).graph)
-    nets = {s: fuse(apply(uniform(groups, s, 4), groups)) for s in (1.0, 0.5, 0.25, 0.75)}
+    nets = widths()
     truth = {op.name: factors[i % len(factors)] for i, op in enumerate(nets[1.0])}
     learnt = op_factors([(rows(ops), device(ops, truth)) for s, ops in nets.items() if s in (1.0, share)])
     target = nets[0.75]

@@ -60,13 +60,13 @@ def is_optimal(buffers: tuple[Buffer, ...]) -> None:
     assert found.total_bytes == (brute_force(real) if real else 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(demands(most=30))
 def test_no_two_live_buffers_overlap_and_the_total_is_bounded(buffers: tuple[Buffer, ...]) -> None:
     holds(buffers)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(demands(most=6))
 def test_small_placements_are_optimal_and_proven(buffers: tuple[Buffer, ...]) -> None:
     is_optimal(buffers)

@@ -157,6 +157,7 @@ def test_a_failing_point_is_one_line_and_the_others_go_on(
     assert same_sweep(resume_sweep(record.run, jobs=1), reference) and len(tried) == 2
 
 
+@pytest.mark.slow
 def test_what_cannot_be_prepared_fails_on_its_target_alone(
     points: Points, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

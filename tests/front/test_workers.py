@@ -49,6 +49,7 @@ def test_what_listens_is_found() -> None:
     assert listening() == []
 
 
+@pytest.mark.slow
 def test_processes_compute_with_the_asked_threads_and_listen_nowhere() -> None:
     with workers.processes(2, 1) as run:
         found = list(run(described, [(i,) for i in range(6)]))

@@ -50,7 +50,7 @@ def scores_of(found: Costing, seed: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("where", [BOARD, "host"])
 @pytest.mark.parametrize("name", ["residual", "dense_block", "inverted_residual", "padded_shortcut", "squeeze_excite"])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 1000), share=st.floats(0.05, 0.95))
 def test_every_allocation_holds_all_bounds_at_once(name: str, where: str, seed: int, share: float) -> None:
     found = costing(name, where)

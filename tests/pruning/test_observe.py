@@ -70,6 +70,7 @@ def test_a_detector_is_pruned_through_its_pyramid_and_its_regions() -> None:
     assert any("data-dependent Python" in note for note in seen.notes)
 
 
+@pytest.mark.slow
 def test_an_example_on_which_nothing_is_found_shows_the_same_groups() -> None:
     class Empty(Detector):
         def proposals(self, *args: Any) -> torch.Tensor:

@@ -68,6 +68,7 @@ def test_the_own_module_computes_what_the_masked_one_computes(name: str) -> None
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_detector_with_its_python_equals_the_masked_one_up_to_its_heads_and_beyond(seed: int) -> None:
     model = randomised(Detector).double()
