@@ -122,7 +122,7 @@ def chosen_arms(text: str) -> tuple[str, ...]:
 
 
 def _spec(bench: _Bench, arm: str, seed: int, latency_ns: int | None) -> Spec:
-    fit: dict[str, Any] = {"seed": seed, "epochs": bench.options.epochs}
+    fit: dict[str, Any] = {"seed": seed, "epochs": bench.options.epochs, "schedule": "one-shot"}
     if bench.options.smoke:
         fit |= {"race_steps": 4, "curves_limit_s": 5.0}
     return Spec.model_validate(

@@ -84,7 +84,7 @@ def _workload(bench: _Bench, spec: Spec) -> Workload:
 
 
 def _spec(bench: _Bench, name: str, seed: int, budget: dict[str, str]) -> Spec:
-    fit: dict[str, Any] = {**(DEMO_FIT if bench.options.net == "demo" else {}), "seed": seed}
+    fit: dict[str, Any] = {**(DEMO_FIT if bench.options.net == "demo" else {}), "seed": seed, "schedule": "one-shot"}
     if bench.options.epochs:
         fit["epochs"] = bench.options.epochs
     if bench.options.smoke:

@@ -28,6 +28,7 @@ from edgeprune.spec import Spec
 from edgeprune.stages import Dense, Evaluated, Floor, Importance
 
 _FIT: dict[str, Any] = {
+    "schedule": "one-shot",
     "epochs": 1,
     "batch_size": 32,
     "race_steps": 8,

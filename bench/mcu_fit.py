@@ -53,7 +53,13 @@ def _benchmark(sheet: Sheet, options: argparse.Namespace, folder: Path, progress
 
 def spec_of(options: argparse.Namespace, out: Path, seed: int) -> Spec:
     """The job of one seed."""
-    fit: dict[str, Any] = {"seed": seed, "epochs": options.epochs, "patience": options.epochs, "formats": ("c",)}
+    fit: dict[str, Any] = {
+        "seed": seed,
+        "schedule": "one-shot",
+        "epochs": options.epochs,
+        "patience": options.epochs,
+        "formats": ("c",),
+    }
     if options.smoke:
         fit |= {"race_steps": 4, "curves_limit_s": 5.0}
     return Spec.model_validate(

@@ -267,16 +267,17 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "ResNet-20 on CIFAR-10 at half its latency",
         "Trained weights, 20,000 training images (2,000 of them for validation), all 10,000 test images. Budget: "
         "half the measured median latency of the dense int8 TFLite file on this machine, one thread. All arms get "
-        "the same training. `uniform` has one share for all widths, its channels ranked by our score; `random` "
-        "has our widths and random channels. Latencies are medians, all files timed in turns in one process. The "
-        "noise floor is the largest distance between ten timings of one file.",
+        "the same training and go there at once (`fit.schedule`). `uniform` has one share for all widths, its "
+        "channels ranked by our score; `random` has our widths and random channels. Latencies are medians, all files "
+        "timed in turns in one process. The noise floor is the largest distance between ten timings of one file.",
         _fit,
     ),
     "host": (
         "Budgets on this machine",
-        "Half the dense int8 latency, judged on the upper bound of the 90th percentile in a fresh process. Then a "
-        "RAM limit between what the dense and the pruned file took, which the dense model breaks. Undershoot is "
-        "the unused share of the named limit; drop is the loss on the validation set.",
+        "Pruned at once (`fit.schedule`). Half the dense int8 latency, judged on the upper bound of the 90th "
+        "percentile in a fresh process. Then a RAM limit between what the dense and the pruned file took, which the "
+        "dense model breaks. Undershoot is the unused share of the named limit; drop is the loss on the validation "
+        "set.",
         _host,
     ),
     "loop": (
@@ -284,7 +285,8 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "Latency budgets evenly spread between what the smallest plan and the dense int8 file take on this machine, "
         "judged like every verdict: the upper bound of the 90th percentile, one run in a fresh process per trained "
         "file. A round trains a plan and measures its final file, three at most; a rehearsal measures an untrained "
-        "file, four at most per round. Training is one short epoch: the loop is judged here, not the accuracy.",
+        "file, four at most per round. Pruned at once, training is one short epoch: the loop is judged here, not the "
+        "accuracy.",
         _loop,
     ),
     "calibration": (

@@ -107,7 +107,7 @@ class FitSpec(Value):
     seed: int = Field(0, ge=0)
     rounds: int = Field(3, ge=1)  # plans that are trained at most
     rehearsals: int = Field(4, ge=1)  # plans per round whose untrained files are profiled at most
-    schedule: Literal["one-shot", "geometric", "agp"] = "one-shot"  # how the budget is approached
+    schedule: Literal["one-shot", "geometric", "agp"] = "geometric"  # how the budget is approached
     stages: int = Field(3, ge=1)  # of a schedule, the search for the budget included
     regrowth: bool = True  # a stage may take channels back that an earlier one removed
     epochs: int = Field(4, ge=0)

@@ -55,24 +55,26 @@ def test_what_is_no_library_is_not_held_to_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "runtime", "satisfies"),
+    ("name", "runtime", "linked", "satisfies"),
     [
-        ("host", "tflite", {None, "emulated", "measured"}),
-        ("nucleo-l4r5zi", "edgeprune-c", {None, "emulated"}),
-        ("rpi4", "tflite", {None}),
+        ("host", "tflite", False, {None, "emulated", "measured"}),
+        ("nucleo-l4r5zi", "edgeprune-c", False, {None, "emulated"}),
+        ("rpi4", "tflite", False, {None}),
+        ("rpi4", "tflite", True, {None, "emulated", "measured"}),
     ],
 )
 def test_a_verdict_rests_on_what_is_required_or_is_refused_at_once(
-    name: str, runtime: str, satisfies: set[str | None]
+    name: str, runtime: str, linked: bool, satisfies: set[str | None]
 ) -> None:
+    target = load_target(name)
+    if linked:
+        target = target.model_copy(update={"latency": "measured"})
+    passed = set()
     for required in (None, "emulated", "measured"):
-        if required in satisfies:
-            check_evidence(required, load_target(name), runtime)
-            continue
-        with pytest.raises(UsageError, match=f"not {required}"):
-            check_evidence(required, load_target(name), runtime)
-
-
-def test_a_linked_board_is_measured() -> None:
-    linked = load_target("rpi4").model_copy(update={"latency": "measured"})
-    check_evidence("measured", linked, "tflite")
+        try:
+            check_evidence(required, target, runtime)
+        except UsageError as error:
+            assert f"not {required}" in error.message
+        else:
+            passed.add(required)
+    assert passed == satisfies

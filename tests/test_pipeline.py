@@ -36,7 +36,14 @@ def spec(out: Path, **changes: Any) -> Spec:
         "data": {"source": "digits"},
         "target": {"name": str(BOARD)},
         "budget": {"latency": "250us"},
-        "fit": {"epochs": 1, "race_steps": 4, "formats": ("onnxruntime",), "step": 4, "calibration_samples": 32},
+        "fit": {
+            "schedule": "one-shot",
+            "epochs": 1,
+            "race_steps": 4,
+            "formats": ("onnxruntime",),
+            "step": 4,
+            "calibration_samples": 32,
+        },
         "out": out,
     }
     for key, value in changes.items():
@@ -177,6 +184,7 @@ def test_a_fit_killed_after_any_stage_resumes_to_the_same_result(
     assert same_result(record, finished)
 
 
+@pytest.mark.slow
 def test_a_fit_that_adopts_what_was_prepared_for_another_budget_is_that_of_a_plain_fit(
     finished: FitRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +265,7 @@ class Notes:
         yield from items
 
 
+@pytest.mark.slow
 def test_whole_blocks_go_where_allowed_and_dead_channels_go_first(tmp_path: Path) -> None:
     """The budget is out of reach with the block in; the model is given three dead channels."""
     live = workload()
@@ -283,6 +292,7 @@ def test_ram_alone_can_be_infeasible(tmp_path: Path) -> None:
     assert [row.what for row in record.violations] == ["ram_bytes"]
 
 
+@pytest.mark.slow
 def test_a_ram_and_a_size_budget_bind_together(tmp_path: Path) -> None:
     record = pipeline.fit(spec(tmp_path, budget__latency=None, budget__ram="14KiB", budget__size="16kB"))
     assert record.verdict == "met"

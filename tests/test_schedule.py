@@ -121,6 +121,7 @@ def test_every_stage_costs_less_and_the_last_one_holds_the_budget(finished: Path
     assert record.stages[0].dense >= record.stages[0].kept >= record.stages[1].kept > 0
 
 
+@pytest.mark.slow
 def test_stages_close_in_on_every_limit(tmp_path: Path) -> None:
     digits = workload()
     whole = sum(op.macs for op in fuse(trace(digits.model.eval(), digits.example).graph))

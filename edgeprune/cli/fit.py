@@ -106,11 +106,24 @@ def fit(
     if resume is not None:
         _check_alone(given, config, budget_only)
         _end(_resume(resume, quiet=quiet, debug=debug), json=json)
-    spec = _spec(config, given, budget_only)
+    only = (sizes, file) if budget_only else None
+    _carry_out(_spec(config, given, budget_only), only, dry_run=dry_run, json=json, quiet=quiet, debug=debug)
+
+
+def _carry_out(
+    spec: Spec,
+    only: tuple[tuple[int, ...] | None, Path | None] | None,
+    *,
+    dry_run: bool,
+    json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Fit; or print the job; or only the plan, for these input sizes and into this file."""
     if dry_run:
         return _show_job(spec)
-    if budget_only:
-        raise typer.Exit(show_plan(spec, sizes, file, json=json, quiet=quiet, debug=debug))
+    if only is not None:
+        raise typer.Exit(show_plan(spec, *only, json=json, quiet=quiet, debug=debug))
     _end(_fit(spec, quiet=quiet, debug=debug), json=json)
 
 

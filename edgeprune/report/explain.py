@@ -83,7 +83,7 @@ def binds(row: LimitRow) -> bool:
 
 
 def why(record: FitRecord) -> list[str]:
-    """Why this plan: the race, the rounds, or what made the budget unreachable."""
+    """Why this plan: the race, the stages, the rounds, or what made the budget unreachable."""
     if record.verdict == "infeasible":
         return [f"no plan reaches the budget; what costs most at the smallest widths: {', '.join(record.binding)}"]
     lines = []
@@ -98,6 +98,9 @@ def why(record: FitRecord) -> list[str]:
         )
     elif winner is not None:
         lines.append(f"plan {winner.plan} was taken without a race")
+    for i, stage in enumerate(record.stages, 1):
+        back = f", {stage.regrown} of them back from an earlier stage" if stage.regrown else ""
+        lines.append(f"stage {i}: {stage.kept} of {stage.dense} channels left{back}")
     lines += [f"round {i}: {row.decision}: {row.reason}" for i, row in enumerate(record.rounds, 1) if row.reason]
     return lines
 

@@ -41,6 +41,7 @@ def points(problem: dict[str, Any]) -> Callable[..., tuple[Point, ...]]:
 
     def make(*latencies: str, targets: tuple[str, ...] = (str(BOARD),), **fit: Any) -> tuple[Point, ...]:
         settings = {
+            "schedule": "one-shot",
             "epochs": 1,
             "race_steps": 4,
             "formats": ("onnxruntime",),

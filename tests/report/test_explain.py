@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from edgeprune.documents import FitRecord, FrozenRow
+from edgeprune.documents import FitRecord, FrozenRow, StageRow
 from edgeprune.report.explain import by_reason, explain_text, explanation, groups_table
 from tests.report.made_up import infeasible_record, made_up_record
 
@@ -33,6 +33,14 @@ def test_the_text_says_what_binds_why_the_plan_won_and_what_was_left() -> None:
     assert "round 2: accept: all limits hold" in text
     assert "left whole by the check:\n  g11: pruned differs from masked" in text
     assert "frozen:\n  reaches the output: g9 (10 channels)" in text
+
+
+def test_the_stages_on_the_way_are_told() -> None:
+    shared = {"plan": "curves", "predicted_ns": 27_000_000, "dense": 1120}
+    stages = (StageRow(kept=900, regrown=0, **shared), StageRow(kept=700, regrown=12, **shared))
+    text = explain_text(made_up_record(stages=stages))
+    assert "stage 1: 900 of 1120 channels left\n" in text
+    assert "stage 2: 700 of 1120 channels left, 12 of them back from an earlier stage\n" in text
 
 
 def test_the_document_holds_all_of_it() -> None:
