@@ -223,7 +223,10 @@ def flash(
                 if chip.read(Region(firmware.address, len(firmware.data))) != firmware.data:
                     raise QualityError(f"what {probe.program} wrote is not what it reads back", where=probe.name)
             progress.note("running the self-test" if testable else "starting the image")
-            cycles = _tested(firmware, chip, test_s) if testable else chip.start(None)
+            if testable:
+                cycles = _tested(firmware, chip, test_s)
+            else:
+                chip.start(None)
         except (EdgepruneError, KeyboardInterrupt) as error:
             if there:
                 raise
