@@ -73,7 +73,7 @@ def test_small_placements_are_optimal_and_proven(buffers: tuple[Buffer, ...]) ->
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(demands(most=30), demands(most=6))
 def test_many_placements_hold_and_small_ones_are_optimal(buffers: tuple[Buffer, ...], few: tuple[Buffer, ...]) -> None:
     holds(buffers)
