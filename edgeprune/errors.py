@@ -9,6 +9,8 @@ EdgepruneError
 ├─ MeasurementError     6   a measurement was disturbed and cannot be trusted
 ├─ MissingExtraError    7   an optional package or tool is not installed
 ├─ TrustError           8   refused for safety
+├─ DeployError          9   a deployment failed, the device is on the old release, which was tested again
+├─ UnknownStateError    10  it is not known which release a device is on
 └─ NoRoomError         11   disk or memory is full; the last good state is kept
 
 A message says *what* with numbers and units, `where` names the file, key or node, `hint` is the next step.
@@ -89,6 +91,18 @@ class TrustError(EdgepruneError):
     """Refused because it could run code or escape a folder."""
 
     exit_code = 8
+
+
+class DeployError(EdgepruneError):
+    """A deployment failed after its release had become current; the old one is back and passes its self-test."""
+
+    exit_code = 9
+
+
+class UnknownStateError(EdgepruneError):
+    """A deployment broke off, and neither the new nor the old release could be confirmed on the device."""
+
+    exit_code = 10
 
 
 class NoRoomError(EdgepruneError):
