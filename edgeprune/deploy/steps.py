@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from edgeprune.device_shell import SHORT_S
 
 BUSY, LOST, MOVED, ABSENT, LACKS = 75, 76, 77, 66, 69
+_FLUSH_S = 120.0  # a slow card writes what others left it to write first
 _SLACK_S = 60.0  # of a lease, for what happens between two steps
 
 _WHERE = r"""
@@ -292,12 +293,12 @@ def begin(release: str, names: tuple[str, ...], timeout_s: float, lease_s: float
 
 def seal(release: str, timeout_s: float) -> Step:
     """Flushes an upload to disk, then hashes it."""
-    return Step("hashing what arrived", _SEAL, (release,), timeout_s)
+    return Step("hashing what arrived", _SEAL, (release,), _FLUSH_S + timeout_s)
 
 
 def stage(release: str, name: str) -> Step:
     """Makes a complete upload a release, under a name that is free."""
-    return Step("staging", _STAGE, (release, name))
+    return Step("staging", _STAGE, (release, name), _FLUSH_S)
 
 
 def run_in(name: str, words: tuple[str, ...], timeout_s: float, *, held: bool) -> Step:
@@ -312,17 +313,17 @@ def health(words: tuple[str, ...], timeout_s: float) -> Step:
 
 def swap(name: str, current: str, previous: str) -> Step:
     """Makes a release current, where `current` still is (empty: nothing); `previous` becomes so too unless empty."""
-    return Step("switching", _SWAP, (name, f"releases/{current}" if current else "", previous))
+    return Step("switching", _SWAP, (name, f"releases/{current}" if current else "", previous), _FLUSH_S)
 
 
 def withdraw(name: str) -> Step:
     """Makes nothing current, where this release is: the way back from a first deployment."""
-    return Step("withdrawing", _WITHDRAW, (f"releases/{name}",))
+    return Step("withdrawing", _WITHDRAW, (f"releases/{name}",), _FLUSH_S)
 
 
 def commit(state: str) -> Step:
     """Writes state.json."""
-    return Step("committing", _COMMIT, (state,))
+    return Step("committing", _COMMIT, (state,), _FLUSH_S)
 
 
 def collect(names: tuple[str, ...]) -> Step:
