@@ -54,7 +54,7 @@ def measure_by_binary(
     """
     if path.suffix != ".tflite":
         raise UsageError("a benchmark binary runs .tflite files only", where=str(path))
-    program, version = _program(there, Path(binary))
+    program, version = program_there(there, Path(binary))
     there.progress.note(f"timing {path.name} by {program} on {there.link.name}, {threads} thread(s)")
     options = {
         "graph": there.send([path]),
@@ -100,8 +100,15 @@ def read_report(text: str) -> Report:
     )
 
 
-def _program(there: There, binary: Path) -> tuple[str, str]:
-    """The program as it is started there, and what is known of its version."""
+def program_there(there: There, binary: Path) -> tuple[str, str]:
+    """The program as it is started there, and what is known of its version.
+
+    Args:
+        binary: A file here, which is sent, else an absolute path on the device.
+
+    Raises:
+        UsageError: It is neither.
+    """
     if binary.is_file():
         name = there.send([binary])
         there.program("chmod", "700", name)

@@ -162,13 +162,16 @@ def read_facts(text: str) -> Facts:
     )
 
 
+def is_arm(architecture: str) -> bool:
+    """Whether the name of a machine or of an instruction set is one of Arm's."""
+    return architecture.startswith(("arm", "aarch"))
+
+
 def unlike(facts: Facts, target: Target) -> str:
     """How the device differs from the target that it is taken for; empty where nothing speaks against it."""
-    arm_target = target.cpu.isa.startswith("arm")
-    arm_device = facts.machine.startswith(("arm", "aarch"))
     if target.class_ == "host" or not facts.machine:
         return ""
-    if arm_target != arm_device:
+    if is_arm(target.cpu.isa) != is_arm(facts.machine):
         return f"its CPU is {facts.machine}, that of {target.name} is {target.cpu.isa}"
     if facts.core_names and not any(name in target.cpu.core for name in facts.core_names):
         return f"its cores are {' and '.join(facts.core_names)}, those of {target.name} {target.cpu.core}"

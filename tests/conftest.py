@@ -32,7 +32,7 @@ ALLOWED_SKIPS = (
     r"needs the published measurements.*",
     r"needs the shared data.*",
     r"needs the tool .*",
-    r"needs (arm-none-eabi-gcc|qemu-system-arm|the extra mcu).*",
+    r"needs (arm-none-eabi-gcc|qemu-system-arm|the extra (mcu|sign)).*",
     r"not a git checkout",
 )
 

@@ -20,6 +20,8 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
         (errors.MeasurementError, "MEASUREMENT", 6),
         (errors.MissingExtraError, "MISSING_EXTRA", 7),
         (errors.TrustError, "TRUST", 8),
+        (errors.DeployError, "DEPLOY", 9),
+        (errors.UnknownStateError, "UNKNOWN_STATE", 10),
         (errors.NoRoomError, "NO_ROOM", 11),
     ],
 )

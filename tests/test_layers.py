@@ -71,6 +71,7 @@ LEVELS = {
     "edgeprune.vela": 4,
     "edgeprune.calibration": 5,
     "edgeprune.decide": 5,
+    "edgeprune.deploy": 5,
     "edgeprune.front": 6,
     "edgeprune.front.documents": 1,
     "edgeprune.front.folder": 5,
@@ -101,6 +102,7 @@ FORBIDDEN = (
     ("edgeprune.backends", "edgeprune.workload", "a backend is given arrays"),
     ("edgeprune.backends", "edgeprune.training", "a backend exports what it is given"),
     ("edgeprune.runner.bench", "edgeprune", "the runner is copied to devices alone"),
+    ("edgeprune.runner.check", "edgeprune", "the runner is copied to devices alone"),
     ("edgeprune.api", "edgeprune.cli", "nothing but the command itself imports the command line"),
 )
 TORCH_FREE_LEVELS = (0, 1, 3, 4, 5)

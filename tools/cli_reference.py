@@ -16,7 +16,7 @@ WIDTH = 100
 def reference() -> str:
     """The whole page."""
     verbs = [command.callback.__name__ for command in app.registered_commands if command.callback]
-    pages = [[], *([verb] for verb in verbs), ["targets"], ["targets", "show"]]
+    pages = [[], *([verb] for verb in verbs), ["targets"], ["targets", "show"], ["keys", "new"]]
     codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES)
     parts = [
         "# Command line",

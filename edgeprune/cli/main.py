@@ -15,7 +15,21 @@ from typing import Annotated, Any
 import typer
 
 import edgeprune
-from edgeprune.cli import calibrate, doctor, explain, export, fit, inspect, profile, report, sweep, targets
+from edgeprune.cli import (
+    calibrate,
+    deploy,
+    doctor,
+    explain,
+    export,
+    fit,
+    inspect,
+    keys,
+    profile,
+    report,
+    sweep,
+    targets,
+    verify,
+)
 from edgeprune.errors import EdgepruneError, UsageError
 
 EXIT_CODES = (
@@ -49,6 +63,9 @@ app.command(short_help="What can be pruned, what cannot and why, what it costs."
 app.command(short_help="What a run pruned, what it was worth, what it bought.")(explain.explain)
 app.command(short_help="A model as it is to ONNX, TFLite, OpenVINO.")(export.export)
 app.command(short_help="What one model file costs on one target.")(profile.profile)
+app.command(short_help="A run's model onto a device, tested there, with a way back.")(deploy.deploy)
+app.command(short_help="Whether a device has what was deployed, and it works.")(verify.verify)
+app.add_typer(keys.app, name="keys", short_help="The keys that releases are signed with.")
 app.command(short_help="The latency model of this machine, measured.")(calibrate.calibrate)
 app.add_typer(targets.app, name="targets", short_help="The devices a fit can aim at.")
 app.command(short_help="The report of a finished run, again.")(report.report)

@@ -44,6 +44,26 @@ Require = Annotated[
     str | None,
     typer.Option("--require", metavar="SOURCE", help="measured or emulated: refuse a verdict that rests on less."),
 ]
+BenchmarkBinary = Annotated[
+    str | None,
+    typer.Option(
+        "--benchmark-binary",
+        metavar="PATH",
+        help="TFLite's benchmark_model, here or on the device, where that has no Python.",
+    ),
+]
+AppName = Annotated[
+    str | None, typer.Option("--name", metavar="APP", help="What it is called there; default: the run's name.")
+]
+Root = Annotated[
+    str | None,
+    typer.Option("--root", metavar="FOLDER", help="Folder of apps there; default: edgeprune in the home folder."),
+]
+Key = Annotated[Path | None, typer.Option("--key", metavar="FILE.pub", help="What is there must be signed with it.")]
+NoSignature = Annotated[
+    bool, typer.Option("--no-signature", help="Take a signed release without a key that checks it.")
+]
+Untested = Annotated[bool, typer.Option("--untested", help="Go without a self-test where the device can run nothing.")]
 At = Annotated[
     str | None, typer.Option("--at", metavar="p50|p90|p99", help="Percentile that latency is judged on (p90).")
 ]

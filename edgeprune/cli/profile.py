@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from edgeprune.cli import options
 from edgeprune.cli.terminal import only_results_on_stdout, progress
-from edgeprune.errors import UsageError, did_you_mean
-
-if TYPE_CHECKING:
-    from edgeprune.documents import FitRecord
-
-# by runtime
-_ARTIFACTS = {"onnxruntime": "onnx", **dict.fromkeys(("tflm", "x-cube-ai", "vela"), "tflite"), "edgeprune-c": "c"}
+from edgeprune.errors import UsageError
 
 
 def profile(
@@ -29,10 +23,7 @@ def profile(
     at: options.At = None,
     device: options.Device = None,
     python: options.DevicePython = None,
-    benchmark_binary: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="TFLite's benchmark_model, here or on the device, where that has no Python."),
-    ] = None,
+    benchmark_binary: options.BenchmarkBinary = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -53,10 +44,11 @@ def profile(
     if library := _library(artifact):
         path = library
     elif artifact.is_dir():
+        from edgeprune.deploy.origin import artifact_of
         from edgeprune.record import read_record
 
         record = read_record(artifact)
-        path = _deployed(artifact, record, runtime)
+        _, path = artifact_of(artifact, record, runtime)
         if target in (None, record.target):
             target, runtime, threads = record.target, runtime or record.runtime, threads or record.threads
     elif not artifact.is_file():
@@ -88,19 +80,3 @@ def _library(folder: Path) -> Path | None:
     """The report of the C library that a folder holds."""
     found = sorted(folder.glob("*.c.json")) if folder.is_dir() else []
     return found[0] if len(found) == 1 else None
-
-
-def _deployed(folder: Path, record: FitRecord, runtime: str | None) -> Path:
-    """The artifact that the verdict rests on, or that of another runtime."""
-    wanted = runtime or record.runtime
-    name = _ARTIFACTS.get(wanted, wanted)
-    if name not in record.artifacts:
-        hint = did_you_mean(name, record.artifacts) if record.artifacts else "nothing was exported"
-        raise UsageError(f"this run has no artifact for {wanted}", where=str(folder), hint=hint)
-    path = record.artifacts[name]
-    if path.is_file():
-        return path
-    moved = folder / path.relative_to(record.run) if path.is_relative_to(record.run) else path
-    if not moved.is_file():
-        raise UsageError(f"no such file: {moved}", where=str(folder / "record.json"))
-    return moved
