@@ -22,6 +22,7 @@ from edgeprune.cli import (
     explain,
     export,
     fit,
+    flash,
     inspect,
     keys,
     profile,
@@ -64,6 +65,7 @@ app.command(short_help="What a run pruned, what it was worth, what it bought.")(
 app.command(short_help="A model as it is to ONNX, TFLite, OpenVINO.")(export.export)
 app.command(short_help="What one model file costs on one target.")(profile.profile)
 app.command(short_help="A run's model onto a device, tested there, with a way back.")(deploy.deploy)
+app.command(short_help="A run's C library onto a microcontroller, tested there.")(flash.flash)
 app.command(short_help="Whether a device has what was deployed, and it works.")(verify.verify)
 app.add_typer(keys.app, name="keys", short_help="The keys that releases are signed with.")
 app.command(short_help="The latency model of this machine, measured.")(calibrate.calibrate)

@@ -86,6 +86,8 @@ def connect(address: str, python: str | None = None) -> Link:
         UsageError: No link has such addresses.
     """
     kind = address.partition(":")[0]
+    if kind == "probe":
+        raise UsageError("a chip behind a probe runs no scripts", where=address, hint="edgeprune flash RUN --device …")
     if kind not in names():
         forms = ", ".join(get(name).FORM for name in names())
         raise UsageError(f"no link has the address {address!r}", where="--device", hint=f"known: {forms}")
