@@ -181,7 +181,8 @@ def command(problem: dict[str, Any], out: Path) -> list[str]:
     line += ["--weights", str(problem["model"]["weights"]), "--data", problem["data"]["source"]]
     line += ["--target", str(BOARD), "--latency", ",".join(LATENCIES), "--epochs", "1", "--step", "4"]
     line += ["--format", "onnxruntime", "--out", str(out), "--jobs", "2"]
-    for setting in ("race_steps=4", "calibration_samples=32", "curves_limit_s=600.0", "solver_limit_s=600.0"):
+    settings = ("schedule=one-shot", "race_steps=4", "calibration_samples=32")
+    for setting in (*settings, "curves_limit_s=600.0", "solver_limit_s=600.0"):
         line += ["--set", f"fit.{setting}"]
     return line
 
