@@ -23,36 +23,46 @@ if TYPE_CHECKING:
     from edgeprune.deploy.self_test import TestRow
     from edgeprune.progress import Progress
 
+Artifact = Annotated[
+    Path | None, typer.Argument(metavar="[RUN|MODEL]", help="Folder of a run, or a model file with --inputs.")
+]
+Devices = Annotated[
+    Path | None, typer.Option("--devices", metavar="FILE", help="fleet.toml: many devices, instead of --device.")
+]
+AsTarget = Annotated[
+    str | None, typer.Option("--target", metavar="NAME", help="What the device is, where it is not the run's target.")
+]
+Inputs = Annotated[
+    Path | None,
+    typer.Option(
+        "--inputs", metavar="FILE", help=".npy of real inputs (n, ...) float32, NCHW; default: of the run's data."
+    ),
+]
+Latency = Annotated[
+    str | None,
+    typer.Option("--latency", metavar="TIME", help="Limit on the device: 20ms; default: the run's, on its target."),
+]
+Health = Annotated[
+    str | None,
+    typer.Option("--health", metavar="COMMAND", help="Program there, whole path, and arguments; a failure goes back."),
+]
+
 
 def deploy(
-    artifact: Annotated[
-        Path | None, typer.Argument(metavar="[RUN|MODEL]", help="Folder of a run, or a model file with --inputs.")
-    ] = None,
+    artifact: Artifact = None,
     device: options.Device = None,
-    devices: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="fleet.toml: many devices, instead of --device.")
-    ] = None,
+    devices: Devices = None,
     name: options.AppName = None,
     root: options.Root = None,
     python: options.DevicePython = None,
     benchmark_binary: options.BenchmarkBinary = None,
-    target: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the device is, where it is not the run's target.")
-    ] = None,
+    target: AsTarget = None,
     runtime: options.Runtime = None,
     threads: options.Threads = None,
-    inputs: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help=".npy of real inputs (n, ...) float32, NCHW; default: of the run's data."),
-    ] = None,
-    latency: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Limit on the device: 20ms; default: the run's, on its target.")
-    ] = None,
+    inputs: Inputs = None,
+    latency: Latency = None,
     latency_check: Annotated[bool, typer.Option("--latency-check/--no-latency-check", help="Time it there.")] = True,
-    health: Annotated[
-        str | None,
-        typer.Option(metavar="COMMAND", help="Program there, whole path, and arguments; a failure goes back."),
-    ] = None,
+    health: Health = None,
     health_time: Annotated[str, typer.Option(metavar="TIME", help="Limit on the health command.")] = "30s",
     sign: Annotated[Path | None, typer.Option(metavar="KEYFILE", help="Sign the release with this key.")] = None,
     key: options.Key = None,

@@ -49,7 +49,7 @@ class LatencyRow(Value):
     budget_ns: int | None
 
 
-def test_words(python: str, manifest: Manifest) -> tuple[str, ...]:
+def check_words(python: str, manifest: Manifest) -> tuple[str, ...]:
     """The command that tests a release, in its folder."""
     options = {"runtime": manifest.backend, "model": manifest.model, "golden": GOLDEN, "threads": manifest.threads}
     return (python, "-B", CHECK, *(f"--{key}={value}" for key, value in options.items()))

@@ -18,10 +18,10 @@ from edgeprune.deploy.self_test import (
     TEST_S,
     LatencyRow,
     TestRow,
+    check_words,
     judged,
     judged_latency,
     latency_words,
-    test_words,
     verdict,
     within,
 )
@@ -117,7 +117,7 @@ def by_python(session: Session, release: Release, held_lock: bool) -> TestRow | 
     Raises:
         As `self_test.judged`.
     """
-    words = test_words(session.link.python, release.manifest)
+    words = check_words(session.link.python, release.manifest)
     ended = session.do(steps.run_in(release.name, words, TEST_S, held=held_lock))
     return judged(ended, release.manifest, _where(session, release))
 

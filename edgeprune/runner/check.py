@@ -140,8 +140,9 @@ def keep(model: Model, samples: Array, file: str) -> dict[str, Any]:
     inputs = np.concatenate([real, model.made(real)])
     answers = [model.run(values) for values in inputs]
     outputs = [np.concatenate([answer[index] for answer in answers]) for index in range(len(answers[0]))]
+    arrays: dict[str, Any] = {f"output_{index}": values for index, values in enumerate(outputs)}
     with Path(file).open("wb") as stream:
-        np.savez(stream, inputs=inputs, **{f"output_{index}": values for index, values in enumerate(outputs)})
+        np.savez(stream, inputs=inputs, **arrays)
     return {
         "real": len(real),
         "vectors": len(inputs),

@@ -15,7 +15,7 @@ import pytest
 from edgeprune.children import Ended
 from edgeprune.deploy.bundle import INT8_SHARE, STEPS, tolerances
 from edgeprune.deploy.manifest import Manifest
-from edgeprune.deploy.self_test import judged, judged_latency, latency_words, test_words, verdict
+from edgeprune.deploy.self_test import check_words, judged, judged_latency, latency_words, verdict
 from edgeprune.errors import BudgetError, DeviceError, EdgepruneError, MissingExtraError, QualityError
 from edgeprune.runner import check
 from tests.deploy.board import bundle
@@ -160,5 +160,5 @@ def test_made_inputs_reach_the_ends_of_the_format() -> None:
 
 
 def test_the_commands_name_everything(manifest: Manifest) -> None:
-    assert test_words("py", manifest)[:3] == ("py", "-B", "check.py")
+    assert check_words("py", manifest)[:3] == ("py", "-B", "check.py")
     assert "--model=model.tflite" in latency_words("py", manifest)

@@ -36,9 +36,9 @@ def public(key: Path) -> Path:
     return key.with_name("key.pub")
 
 
-def checked(release: Bundle, key: Path, **changes: Any) -> str:
+def checked(release: Bundle, pair: Path, **changes: Any) -> str:
     """The key that a release is found to be signed with."""
-    given = {"document": release.document, "manifest": release.manifest, "key": public(key), "where": "here"}
+    given = {"document": release.document, "manifest": release.manifest, "key": public(pair), "where": "here"}
     given["signature"] = (release.folder / SIGNATURE).read_bytes()
     return check_signature(**{**given, **changes})
 
