@@ -5,8 +5,8 @@ import pytest
 
 from edgeprune import data_files
 from edgeprune.device.estimate import estimate
-from edgeprune.device.latency import load_latency_model, read_profile
 from edgeprune.device.ops import Op
+from edgeprune.device.profiles import load_latency_model, read_profile
 from edgeprune.errors import UsageError
 from edgeprune.target import Target, load_target, target_names
 
@@ -98,9 +98,9 @@ def test_profiles_of_a_target_load_and_belong_to_it(target: Target) -> None:
             assert load_latency_model(target, name, "int8", runtime.threads) is None
             continue
         profile = read_profile(data_files.profile_path(runtime.profile))
-        modelled_on = "tflm" if runtime.emulated else name  # what is executed starts from the published runtime's model
-        assert (profile.target, profile.runtime) == (target.name, modelled_on)
-        assert {model.runtime for model in profile.models} == {modelled_on}
+        of = ("", target.cpu.core) if runtime.emulated else (target.name, "")  # what is executed is modelled by core
+        assert (profile.target, profile.core, profile.runtime) == (*of, name)
+        assert {model.runtime for model in profile.models} == {name}
         assert modelled(target, name)
         assert load_latency_model(target, name, "int8", 63) is None
 

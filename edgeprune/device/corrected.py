@@ -60,9 +60,11 @@ class Corrected:
         return self.correction.latency_of(self.model.total_s(())) + sum(self.op_s(op) for op in ops)
 
     def interval_s(self, ops: Iterable[Op]) -> tuple[float, float]:
-        """80 % interval of one inference, in seconds."""
-        total = self.total_s(ops)
-        return total * self.band.low, total * self.band.high
+        """The model's own interval, scaled to the corrected total."""
+        sequence = tuple(ops)
+        plain_s, (low, high) = self.model.total_s(sequence), self.model.interval_s(sequence)
+        scale = self.total_s(sequence) / plain_s if plain_s else 1.0
+        return low * scale, high * scale
 
 
 def op_factors(profiles: Sequence[tuple[Rows, Rows]]) -> dict[str, float]:

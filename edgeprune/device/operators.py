@@ -67,6 +67,8 @@ class Sizes:
     out_axis: Axis | None = None
     transposed: bool = False
     layers: int = 1
+    columns: int = 0
+    kernel_rows: int = 0
 
 
 def clip(node: Node, name: str) -> str:
@@ -187,7 +189,7 @@ def _permutation(node: Node, name: str, rank: int) -> list[int]:
 def _conv(graph: Graph, node: Node, name: str, source: Node) -> Sizes:
     rank = len(node.shape) - 2
     weight = cast(Ref, argument(node, 1, "weight"))
-    taps = prod(graph.by_name[weight.name].shape[2:])
+    kernel = graph.by_name[weight.name].shape[2:]
     transposed = "transpose" in name or (name == "convolution" and argument(node, 6, "transposed") is True)
     place = 8 if name == "convolution" else 6
     groups = cast(int, argument(node, place, "groups", 1))
@@ -198,12 +200,14 @@ def _conv(graph: Graph, node: Node, name: str, source: Node) -> Sizes:
         out_channels=cout,
         in_positions=prod(source.shapes[0][2:]),
         out_positions=prod(node.shape[2:]),
-        kernel=taps,
+        kernel=prod(kernel),
         groups=groups,
         stride=_product(argument(node, 3, "stride", 1), rank),
         in_axis=(source.name, 1),
         out_axis=(node.name, 1),
         transposed=transposed,
+        columns=node.shape[3] if rank == 2 else 0,
+        kernel_rows=kernel[0] if rank == 2 else 0,
     )
 
 

@@ -49,6 +49,7 @@ class Op:
         kernel: Kernel positions (kh*kw); 1 for dense.
         groups: Convolution groups; equals in_channels for depthwise.
         stride: Product of strides.
+        columns, kernel_rows: Of a convolution on images those of its output and of its kernel; 0 where not known.
         function: What an activation, a pool or a move does, such as hard_swish, max or strided; else empty.
         transposed: Whether the convolution spreads its input (deconvolution) instead of gathering it.
         activation: The fused activation, such as relu; empty for none.
@@ -73,6 +74,8 @@ class Op:
     out_axis: Axis | None = None
     transposed: bool = False
     function: str = ""
+    columns: int = 0
+    kernel_rows: int = 0
 
     @property
     def reduction(self) -> int:

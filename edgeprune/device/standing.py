@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgeprune.data_files import profile_path
-from edgeprune.device.latency import Band, read_profile
+from edgeprune.device.latency import Band
+from edgeprune.device.profiles import models_of, read_profile
 from edgeprune.target import Target, load_target, target_names
 from edgeprune.values import Value
 
@@ -15,6 +16,7 @@ _JUDGED = (
     ("step_left_out_board", "results of the deployed runtime on other boards, the board left out"),
     ("base_left_out_family", "network families left out"),
     ("base_left_out_model", "networks left out"),
+    ("whole_networks", "executions of whole networks that took no part"),
 )
 
 
@@ -22,7 +24,7 @@ class Standing(Value):
     """One latency model and how it was judged.
 
     Attributes:
-        results: Published measurements it rests on.
+        results: Published measurements, or counted steps, that it rests on.
         error: Median of |estimate / measured - 1| over results that took no part; None where that was not judged.
         judged: Which results those are.
         band: 80 % interval of measured over estimated time.
@@ -50,7 +52,7 @@ def standings(target: Target, runtime: str) -> tuple[Standing, ...]:
         return ()
     profile = read_profile(profile_path(stem, beside=target.path))
     found = []
-    for model in profile.models:
+    for model, here in zip(profile.models, models_of(profile, target), strict=True):
         facts = profile.provenance.get(model.precision)
         facts = facts if isinstance(facts, dict) else {}
         key, judged = next(((key, text) for key, text in _JUDGED if key in facts), ("", ""))
@@ -62,7 +64,7 @@ def standings(target: Target, runtime: str) -> tuple[Standing, ...]:
                 results=_rows(facts, "base") + _rows(facts, "deployed"),
                 error=float(facts[key]["median"]) if key else None,
                 judged=judged,
-                band=model.band,
+                band=here.band,
                 source=model.source,
             )
         )

@@ -59,6 +59,19 @@ class Fit:
     boards: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Rates:
+    """From core cycles and bytes of weights to cycles: from, to.
+
+    Attributes:
+        from_flash: Whether each end of `per_byte` is what a chip's own flash costs, where that is known.
+    """
+
+    scale: Interval
+    per_byte: Interval
+    from_flash: tuple[bool, bool]
+
+
 def core_cycles(core: str, census: Mapping[Timed, int]) -> tuple[float, float, float] | None:
     """The least, usual and most cycles of a census by the core's timings at zero wait states.
 
@@ -87,20 +100,32 @@ def cycle_interval(
         weights_bytes: Constants it reads from flash.
         flash: Where given, replaces the wait states of the board that the figures come from, on in-order cores.
     """
-    needed = core_cycles(core, census)
-    if needed is None:
+    needed, found = core_cycles(core, census), rates(core)
+    if needed is None or found is None:
         return None
     least, usual, most = needed
+    if fit_of(core) is not None:
+        least = most = usual
+    low, high = (
+        flash.per_byte if flash and is_flash else per_byte
+        for per_byte, is_flash in zip(found.per_byte, found.from_flash, strict=True)
+    )
+    return least * found.scale[0] + low * weights_bytes, most * found.scale[1] + high * weights_bytes
+
+
+def rates(core: str) -> Rates | None:
+    """What turns a core's cycles into those of a chip with it; None where nothing is known.
+
+    An in-order core of which nothing is published takes from none to all of what the Cortex-M4 takes.
+    """
     fit = fit_of(core)
-    if fit is None:  # an in-order core of which nothing is published
-        borrowed = fit_of("Cortex-M4")
-        assert borrowed is not None
-        per_byte = flash.per_byte if flash else 0.0
-        return least, most * borrowed.scale[1] + per_byte * weights_bytes
-    low, high = fit.per_byte
-    if flash and core in _TIMINGS:
-        low = high = flash.per_byte
-    return usual * fit.scale[0] + low * weights_bytes, usual * fit.scale[1] + high * weights_bytes
+    if fit is not None:
+        return Rates(fit.scale, fit.per_byte, (core in _TIMINGS, core in _TIMINGS))
+    if core not in _TIMINGS:
+        return None
+    borrowed = fit_of("Cortex-M4")
+    assert borrowed is not None
+    return Rates((1.0, borrowed.scale[1]), (0.0, 0.0), (False, True))
 
 
 def provenance(core: str) -> str:

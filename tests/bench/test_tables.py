@@ -20,7 +20,7 @@ def fill(path: Path, name: str, cells: dict[str, dict[str, Any]]) -> None:
         sheet.cell(key, lambda: result)  # noqa: B023
 
 
-COMMANDS = ("fit", "host", "loop", "calibration", "prune", "solver", "zoo", "device-models", "mcu")
+COMMANDS = ("fit", "host", "loop", "calibration", "prune", "solver", "zoo", "device-models", "mcu", "mcu-model")
 ARM: dict[str, Any] = {"fp32": 0.9173, "int8": {"tflite": 0.9151, "onnx": 0.9149}, "parameters": 269722, "macs": 41e6}
 FIT = {
     "dense": ARM,

@@ -167,10 +167,10 @@ def _op(
     before, after = _shape(tensors[activations[0]]), _shape(tensors[operator.outputs[0]])
     in_channels, out_channels = _last(before), _last(after)
     options = operator.builtinOptions
-    kernel, groups = 1, 1
+    kernel, groups, rows = 1, 1, 0
     if kind in ("conv", "depthwise"):
         weight = _shape(tensors[operator.inputs[1]])
-        kernel = weight[1] * weight[2]
+        kernel, rows = weight[1] * weight[2], weight[1]
         groups = in_channels if kind == "depthwise" else max(1, in_channels // weight[3])
     elif kind == "dense":
         in_channels = _shape(tensors[operator.inputs[1]])[-1]
@@ -191,6 +191,8 @@ def _op(
         stride=getattr(options, "strideH", 1) * getattr(options, "strideW", 1),
         activation="" if not fused else names.activations[fused].lower(),
         nodes=(_decoded(tensors[operator.outputs[0]].name),),
+        columns=after[2] if rows and len(after) == 4 else 0,
+        kernel_rows=rows,
     )
 
 
