@@ -10,13 +10,14 @@ from edgeprune.device.profiles import models_of, read_profile
 from edgeprune.target import Target, load_target, target_names
 from edgeprune.values import Value
 
+_EXECUTED = "whole_networks"
 # Where a cross-validated error stands in the provenance, the one that says most about a new network first.
 _JUDGED = (
     ("deployed_left_out_family", "results of the deployed runtime, network families left out"),
     ("step_left_out_board", "results of the deployed runtime on other boards, the board left out"),
     ("base_left_out_family", "network families left out"),
     ("base_left_out_model", "networks left out"),
-    ("whole_networks", "executions of whole networks that took no part"),
+    (_EXECUTED, "executions of whole networks that took no part"),
 )
 
 
@@ -27,6 +28,7 @@ class Standing(Value):
         results: Published measurements, or counted steps, that it rests on.
         error: Median of |estimate / measured - 1| over results that took no part; None where that was not judged.
         judged: Which results those are.
+        executed: Whether those are executions on an emulated core, so that the error is not one of a device.
         band: 80 % interval of measured over estimated time.
         source: Where its numbers come from, in a sentence.
     """
@@ -37,6 +39,7 @@ class Standing(Value):
     results: int
     error: float | None
     judged: str
+    executed: bool = False
     band: Band
     source: str
 
@@ -64,6 +67,7 @@ def standings(target: Target, runtime: str) -> tuple[Standing, ...]:
                 results=_rows(facts, "base") + _rows(facts, "deployed"),
                 error=float(facts[key]["median"]) if key else None,
                 judged=judged,
+                executed=key == _EXECUTED,
                 band=here.band,
                 source=model.source,
             )
