@@ -111,14 +111,17 @@ def test_a_tiny_net_gets_an_estimate(target: Target) -> None:
         assert result.cost.size_bytes is not None and result.cost.size_bytes > 736
         assert result.cost.ram_bytes is not None
         weights = 2 * result.cost.size_bytes if result.cost.ram_kind == "process" else 0
-        assert result.cost.ram_bytes - weights in (2 * 256 * 16, 3 * 1024 + 256 * 16)
+        least = min(2 * 256 * 16, 3 * 1024 + 256 * 16)
+        scratch = 1500 if runtime.emulated else 1024  # and the stack; or an activation that is not written over
+        assert least <= result.cost.ram_bytes - weights <= least + scratch
         assert len(result.ops) == len(TINY) and result.notes
         if runtime.profile:
             result = estimate(TINY, target, name, modelled(target, name)[0])
             assert result.cost.latency_s is not None and result.cost.latency_interval_s is not None
             low, high = result.cost.latency_interval_s
             assert 0 < low < result.cost.latency_s < high < 0.1
-            assert sum(row.latency_s or 0.0 for row in result.ops) == pytest.approx(result.cost.latency_s)
+            inside = sum(row.latency_s or 0.0 for row in result.ops)
+            assert inside == pytest.approx(result.cost.latency_s, rel=0.02 if runtime.emulated else 1e-6)
         else:
             assert result.cost.latency_s is None and result.cost.latency_interval_s is None
             assert "no latency model" in result.notes[0]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from edgeprune.cost import Correction, OpCost
-from edgeprune.device.latency import Band, DeviceModel
+from edgeprune.device.latency import Band, DeviceModel, besides_s
 from edgeprune.device.ops import Op
 
 # How many profiles' worth the prior weighs: that of a kind of operators towards 1, of an operator towards its kind.
@@ -57,7 +57,8 @@ class Corrected:
 
     def total_s(self, ops: Iterable[Op]) -> float:
         """Seconds of one inference, the correction's offset included."""
-        return self.correction.latency_of(self.model.total_s(())) + sum(self.op_s(op) for op in ops)
+        sequence = tuple(ops)
+        return self.correction.latency_of(besides_s(self.model, sequence)) + sum(self.op_s(op) for op in sequence)
 
     def interval_s(self, ops: Iterable[Op]) -> tuple[float, float]:
         """The model's own interval, scaled to the corrected total."""

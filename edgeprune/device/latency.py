@@ -13,7 +13,7 @@ function of the op, grows with its widths, and never falls below zero, so a solv
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from pydantic import Field, model_validator
@@ -63,6 +63,11 @@ class DeviceModel(Protocol):
     def interval_s(self, ops: Iterable[Op]) -> tuple[float, float]:
         """80 % interval of one inference, in seconds."""
         ...
+
+
+def besides_s(model: DeviceModel, ops: Sequence[Op]) -> float:
+    """Seconds of one inference that belong to no operator."""
+    return model.total_s(ops) - sum(model.op_s(op) for op in ops)
 
 
 class LatencyModel(Value):

@@ -135,7 +135,7 @@ def test_figures_become_rows(tmp_path: Path) -> None:
     for name, cells in done.items():
         fill(tmp_path, name, cells)
     text = page(tmp_path)
-    assert text.count("Not measured") == 4 and text == page(tmp_path)  # models, device models, solver, mcu
+    assert text.count("Not measured") == 5 and text == page(tmp_path)  # models, device models, solver, mcu twice
     assert "| ours (curves) | 0 | 0.970 | 1.000 | 88.12 | 91.51 | 91.49 |  | 269,722 | 41.0 |" in text
     assert "| dense |  | 2.000 | 2.062 | 91.73 |" in text
     assert "not equal within 2 %: uniform by +3.5 %" in text and "noise floor 0.4 %" in text

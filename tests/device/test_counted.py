@@ -108,7 +108,7 @@ def test_a_profile_is_of_a_target_or_of_a_core_and_only_of_its_own(tmp_path: Pat
     tree = {"schema": PROFILE_SCHEMA, "runtime": "edgeprune-c", "models": [MODEL.model_dump(mode="json")]}
     path = tmp_path / "x.json"
     path.write_text(json.dumps(tree))
-    with pytest.raises(UsageError, match="of a target or of a core"):
+    with pytest.raises(UsageError, match="not a device profile"):
         read_profile(path)
     path.write_text(json.dumps({**tree, "core": "Cortex-M4"}))
     (found,) = models_of(read_profile(path), board)
