@@ -27,7 +27,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: help setup demo test test-slow lint types check docs profiles demo-weights clean \
 	bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench-zoo bench-device-models \
-	bench-mcu bench-mcu-model profiles-mcu
+	bench-mcu bench-mcu-fit bench-mcu-model bench-schedule profiles-mcu
 
 help:
 	@echo "make demo          fit the built-in model to 20 ms on a Raspberry Pi 4"
@@ -47,7 +47,9 @@ help:
 	@echo "make bench-zoo     LIST=FILE: how many public models are pruned exactly, beside torch-pruning (PEER=0: alone)"
 	@echo "make bench-device-models  MEASUREMENTS=DIR: device models on what they have not seen, and as shipped"
 	@echo "make bench-mcu     MODELS=DIR: int8 networks as C on emulated microcontrollers: instructions, memory, outputs"
+	@echo "make bench-mcu-fit  ResNet-20 on CIFAR-10 to a microcontroller's latency, RAM and flash at once"
 	@echo "make bench-mcu-model  MODELS=DIR: what the models of the C library foretell, beside what is executed"
+	@echo "make bench-schedule  ResNet-20 on CIFAR-10 pruned at once and in stages, three seeds"
 	@echo "make clean         caches and build outputs; runs/ and .venv stay"
 
 setup: $(READY)
@@ -92,8 +94,8 @@ profiles-mcu: $(READY)
 demo-weights: $(READY)
 	$(BIN)/python -m tools.train_demo
 
-bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver: bench-%: $(READY)
-	EDGEPRUNE_SHARED=$(SHARED) $(BIN)/python -m bench.$* $(BENCH_ARGS)
+bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench-schedule bench-mcu-fit: bench-%: $(READY)
+	EDGEPRUNE_SHARED=$(SHARED) $(BIN)/python -m bench.$(subst -,_,$*) $(BENCH_ARGS)
 	$(BIN)/python -m bench.tables
 
 # The folders go by variable, so that the command kept with the figures names no place of this machine.

@@ -36,7 +36,7 @@ _NOT_SETTINGS = (
 
 def parser(name: str, summary: str) -> argparse.ArgumentParser:
     """A parser with the options that every benchmark has."""
-    made = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=summary)
+    made = argparse.ArgumentParser(prog=f"python -m bench.{name.replace('-', '_')}", description=summary)
     made.add_argument("--results", type=Path, help=f"where the figures go (bench/results/{name}.json)")
     made.add_argument("--fresh", action="store_true", help="drop the figures that are there")
     made.add_argument("--quiet", action="store_true", help="no progress on stderr")

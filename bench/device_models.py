@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.cells import RESULTS, ROOT, Result, Sheet, read_document
 from bench.command import parser, run
-from bench.tables import device_model_tables
+from bench.tables_device_models import device_model_tables
 from edgeprune.errors import UsageError
 from edgeprune.progress import Progress
 from tools import crossval, mcu_published

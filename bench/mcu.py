@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,10 @@ from edgeprune.errors import UnsupportedError, UsageError
 from edgeprune.progress import Progress
 from edgeprune.target import load_target
 
-TARGETS = ("nucleo-l4r5zi", "nucleo-h7a3zi", "nucleo-u575zi")  # Cortex-M4, M7, M33
+TARGETS = ("nucleo-l4r5zi", "nucleo-h7a3zi", "nucleo-u575zi", "mps3-an547")  # Cortex-M4, M7, M33, M55
 TOOLCHAINS = ("gcc", "zig")
 REFUSED = "refused"
+_QEMU = "Cortex-M55"  # executed by qemu-system-arm, which is not everywhere
 _SOURCES = ("csrc", "backends/c", "emulate")  # what the counts depend on, in the package
 
 
@@ -59,7 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     models = Path(os.environ.get("EDGEPRUNE_MODELS", shared / "data" / "mlperf_tiny_models"))
     parser.add_argument("--models", type=Path, default=models, help="folder of .tflite files")
     parser.add_argument("--nets", default=",".join(NETS), help="of its own, separated by commas")
-    parser.add_argument("--targets", default=",".join(TARGETS), help="separated by commas")
+    targets = [name for name in TARGETS if load_target(name).cpu.core != _QEMU or shutil.which("qemu-system-arm")]
+    parser.add_argument("--targets", default=",".join(targets), help="separated by commas; a Cortex-M55 needs QEMU")
     parser.add_argument("--toolchains", default=",".join(TOOLCHAINS), help="separated by commas")
     parser.add_argument("--compared", type=int, default=100, help="inputs compared with the reference kernels")
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """Int8 networks that the benchmark of microcontrollers writes itself, so that it needs no file of others.
 
 Weights are random: what is counted depends on sizes alone, and outputs are compared with the reference kernels whatever
-they mean. No LSTM is among them: what exports PyTorch networks has no int8 operator for one.
+they mean. An LSTM and transposed convolutions are put together operator by operator (`bench.mcu_written`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 
 import edgeprune
+from bench import mcu_written
 from bench.public_models import randomised
 from bench.solver import ResNet8
 from edgeprune import backends
+from edgeprune.backends.c.model import Model
 from edgeprune.backends.tflite.writer import write
 from edgeprune.device.networks import Layer, Network
 from edgeprune.errors import UsageError, did_you_mean
@@ -57,6 +59,10 @@ def _described(build: Callable[[], Network], folder: Path) -> Path:
     return path
 
 
+def _put_together(build: Callable[[], Model], folder: Path) -> Path:
+    return mcu_written.written(build(), folder)
+
+
 def _resnet8(keep: float, folder: Path) -> Path:
     """Exported with the ranges of random images; below one, pruned to that share of every width first."""
     model = randomised(ResNet8)
@@ -70,6 +76,8 @@ def _resnet8(keep: float, folder: Path) -> Path:
 NETS: Mapping[str, Callable[[Path], Path]] = {
     "autoencoder": partial(_described, autoencoder),
     "unet": partial(_described, unet),
+    "unet-transposed": partial(_put_together, mcu_written.unet_transposed),
+    "lstm": partial(_put_together, mcu_written.lstm),
     "resnet8": partial(_resnet8, 1),
     "resnet8-pruned": partial(_resnet8, KEPT),
 }

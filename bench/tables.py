@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from bench import tables_device_models, tables_mcu
 from bench.cells import RESULTS, ROOT, read_document
-from bench.mcu import PEERS, REFUSED, TARGETS
+from bench.markdown import Document, cells_of, item, percent, scaled, table, wrapped
 from bench.zoo import STATUSES
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-Document = Mapping[str, Any]
 
 
 def page(results: Path = RESULTS) -> str:
     """The whole page; a benchmark without figures is named with its command."""
     parts = [
         "# Benchmarks",
-        _wrapped(
+        wrapped(
             "Written by `python -m bench.tables` from the figures in `bench/results/`; do not edit. A benchmark that "
             "was stopped goes on where it was; its figures hold for the machine and versions named below its table."
         ),
     ]
-    for name, (title, about, table) in _SECTIONS.items():
+    for name, (title, about, lines_of) in _SECTIONS.items():
         file = results / f"{name}.json"
-        parts += [f"## {title}", _wrapped(about)]
+        parts += [f"## {title}", wrapped(about)]
         if file.is_file():
             document = read_document(file)
-            parts += [*table(document), provenance(document)]
+            parts += [*lines_of(document), provenance(document)]
         else:
             parts.append(f"Not measured yet: `make bench-{_COMMANDS.get(name, name)}`.")
     return "\n\n".join(parts) + "\n"
@@ -45,28 +44,14 @@ def provenance(document: Document) -> str:
     commands = ", ".join(f"`{line}`" for line in dict.fromkeys(cell["command"] for cell in cells))
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     minutes = sum(cell["seconds"] for cell in cells) / 60
-    return _wrapped(
+    return wrapped(
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB. {named}. {commands}, {when}, "
         f"{minutes:.0f} min in all; load before and after the cells {min(loads):.1f} to {max(loads):.1f}."
     )
 
 
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
-
-
-def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first column is text, the others are numbers."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _results(document: Document) -> dict[str, Any]:
-    return {key: cell["result"] for key, cell in document["cells"].items()}
-
-
 def _fit(document: Document) -> list[str]:
-    results = _results(document)
+    results = cells_of(document)
     arms = [key for key in results if "fp32" in results[key]]
     rows, notes = [], []
     for key in arms:
@@ -74,10 +59,10 @@ def _fit(document: Document) -> list[str]:
         found, timed = results[key], results.get(f"latency/seed{seed or 0}")
         latency = "" if timed is None else f"{timed['p50_ns'][arm] / 1e6:.3f}"
         ratio = "" if timed is None else f"{timed['to_ours'][arm]:.3f}"
-        int8 = [_percent(found["int8"].get(name)) for name in ("tflite", "onnx", "openvino")]
+        int8 = [percent(found["int8"].get(name)) for name in ("tflite", "onnx", "openvino")]
         name = f"ours ({found['plan']})" if arm == "ours" else arm
         size = [f"{found['parameters']:,}", f"{found['macs'] / 1e6:.1f}"]
-        rows.append([name, seed, latency, ratio, _percent(found["fp32"]), *int8, *size])
+        rows.append([name, seed, latency, ratio, percent(found["fp32"]), *int8, *size])
     header = ["arm", "seed", "p50 ms", "to ours", "fp32 %", "TFLite %", "ONNX %", "OpenVINO %", "parameters", "M MACs"]
     for key, found in results.items():
         seed = key.partition("/seed")[2]
@@ -96,11 +81,11 @@ def _fit(document: Document) -> list[str]:
             )
         elif key.startswith("uniform/"):
             notes.append(f"Seed {seed}, uniform: {found['how']}, {found['timed']} plans timed.")
-    return [_rows(header, rows), "\n".join(notes)]
+    return [table(header, rows), "\n".join(notes)]
 
 
 def _host(document: Document) -> list[str]:
-    results = _results(document)
+    results = cells_of(document)
     dense = results["dense"]
     header = [
         "budget",
@@ -122,23 +107,23 @@ def _host(document: Document) -> list[str]:
         name, _, seed = key.partition("/seed")
         unused = found["undershoot"]
         row = [name, seed, found["verdict"], found["source"]]
-        row += [_scaled(found["latency_ns"], 1e6, 3), _scaled(found["budget_ns"], 1e6, 3)]
-        row += [_scaled(found["ram_bytes"], 1e6, 2), _scaled(found["ram_limit_bytes"], 1e6, 2)]
-        row += [_scaled(unused.get(name), 0.01, 1), str(found["rounds"]), _scaled(found["drop"], 0.01, 2)]
+        row += [scaled(found["latency_ns"], 1e6, 3), scaled(found["budget_ns"], 1e6, 3)]
+        row += [scaled(found["ram_bytes"], 1e6, 2), scaled(found["ram_limit_bytes"], 1e6, 2)]
+        row += [scaled(unused.get(name), 0.01, 1), str(found["rounds"]), scaled(found["drop"], 0.01, 2)]
         rows.append(row)
     text = f"Dense int8: {dense['latency_ns'] / 1e6:.3f} ms, {dense['ram_bytes'] / 1e6:.2f} MB"
-    return [f"{text}, accuracy {_percent(dense['fp32'])} % in fp32.", _rows(header, rows)]
+    return [f"{text}, accuracy {percent(dense['fp32'])} % in fp32.", table(header, rows)]
 
 
 def _loop(document: Document) -> list[str]:
-    results = _results(document)
+    results = cells_of(document)
     fits = {key: found for key, found in results.items() if not key.endswith("/range")}
     header = ["net", "budget ms", "latency ms", "verdict", "undershoot %", "rounds", "rehearsals", "drop pp", "s"]
     rows = []
     for key, found in fits.items():
-        row = [key.partition("/")[0], _scaled(found["budget_ns"], 1e6, 3), _scaled(found["latency_ns"], 1e6, 3)]
-        row += [found["verdict"], _scaled(found["undershoot"], 0.01, 1), str(found["rounds"])]
-        row += [str(found["rehearsals"]), _scaled(found["drop"], 0.01, 1), f"{found['seconds']:.0f}"]
+        row = [key.partition("/")[0], scaled(found["budget_ns"], 1e6, 3), scaled(found["latency_ns"], 1e6, 3)]
+        row += [found["verdict"], scaled(found["undershoot"], 0.01, 1), str(found["rounds"])]
+        row += [str(found["rehearsals"]), scaled(found["drop"], 0.01, 1), f"{found['seconds']:.0f}"]
         rows.append(row)
     ranges = ", ".join(
         f"{key.partition('/')[0]} {found['smallest_ns'] / 1e6:.3f} to {found['dense_ns'] / 1e6:.3f} ms"
@@ -155,14 +140,14 @@ def _loop(document: Document) -> list[str]:
             f"largest overshoot {max(0.0, -min(unused)) * 100:.1f} %, median undershoot {median(unused) * 100:.1f} %, "
             f"largest {max(unused) * 100:.1f} %; rounds: {fmean(rounds):.1f} on average, at most {max(rounds)}."
         )
-    return [_wrapped(" ".join(lines)), _rows(header, rows)]
+    return [wrapped(" ".join(lines)), table(header, rows)]
 
 
 def _prune(document: Document) -> list[str]:
     header = ["network", "input", "error", "traced again", "trace s", "groups s", "prune s", "groups + prune s"]
     solves = ["network", "input", "limit", "smallest", "reached", "solver s", "gap %"]
     first, second = [], []
-    for key, found in _results(document).items():
+    for key, found in cells_of(document).items():
         name, _, side = key.partition("/")
         both = found["groups_s"] + found["prune_s"]
         seconds = [f"{found[what]:.2f}" for what in ("trace_s", "groups_s", "prune_s")]
@@ -175,21 +160,21 @@ def _prune(document: Document) -> list[str]:
                 second.append([*asked, f"{solve['reached']:.3f}", f"{solve['solver_s']:.2f}", gap])
             else:
                 second.append([*asked, "infeasible", f"{solve['wall_s']:.2f}", ""])
-    return [_rows(header, first), "Solves, in shares of the dense latency:", _rows(solves, second)]
+    return [table(header, first), "Solves, in shares of the dense latency:", table(solves, second)]
 
 
 def _solver(document: Document) -> list[str]:
     header = ["network", "groups", "levels", "limits", "tables s", "solver s", "gap %", "greedy / ours"]
     rows = []
-    for name, found in _results(document).items():
+    for name, found in cells_of(document).items():
         for limits, solve in found["solves"].items():
             row = [name, str(found["groups"]), str(found["levels"]), limits, f"{solve['tables_s']:.2f}"]
             if not solve["feasible"]:
                 rows.append([*row, "infeasible", "", ""])
                 continue
             gap = "none proven" if solve["gap"] is None else f"{solve['gap'] * 100:.3f}"
-            rows.append([*row, f"{solve['solver_s']:.2f}", gap, _scaled(solve["greedy"], 1, 4)])
-    return [_rows(header, rows)]
+            rows.append([*row, f"{solve['solver_s']:.2f}", gap, scaled(solve["greedy"], 1, 4)])
+    return [table(header, rows)]
 
 
 def _zoo(document: Document) -> list[str]:
@@ -217,130 +202,26 @@ def _zoo(document: Document) -> list[str]:
     ]
     rows = [_zoo_row(model) for model in models]
     rest = [f"- {m['model']}: {m['status']}: {m['reason']}" for m in models if m["status"] != "exact"]
-    return [_wrapped(" ".join(lines)), _rows(header, rows), *(["\n".join(map(_item, rest))] if rest else [])]
+    return [wrapped(" ".join(lines)), table(header, rows), *(["\n".join(map(item, rest))] if rest else [])]
 
 
 def _zoo_row(model: Mapping[str, Any]) -> list[str]:
     peer = model.get("peer", {})
     error = "" if model["error"] is None else f"{model['error']:.1e}"
-    own = [_scaled(model["removed"], 0.01, 1), _scaled(model["seconds"], 1, 2), _scaled(model["prune_s"], 1, 2)]
+    own = [scaled(model["removed"], 0.01, 1), scaled(model["seconds"], 1, 2), scaled(model["prune_s"], 1, 2)]
     exact = {True: "yes", False: "no", None: ""}[peer.get("exact")]
-    beside = [_scaled(peer.get("removed"), 0.01, 1), exact, _scaled(peer.get("seconds"), 1, 2)]
+    beside = [scaled(peer.get("removed"), 0.01, 1), exact, scaled(peer.get("seconds"), 1, 2)]
     return [model["model"], model["status"], error, *own, *beside]
 
 
-def device_model_tables(document: Document) -> list[str]:
-    """The tables of the benchmark of device models, for the page and for its own output."""
-    results = _results(document)
-    header = ["engine, precision", "split", "groups", "median %", "p90 %", "within 10 %", "rank corr."]
-    header += ["MACs only", "affine in MACs"]
-    rows, others, lists = [], [], []
-    for key, by_precision in results.items():
-        if not key.startswith("unseen/"):
-            continue
-        for precision, found in by_precision.items():
-            name = f"{key.removeprefix('unseen/')} {precision}"
-            rows += [_split_row(name, split, found) for split in ("model", "family") if found[split]["groups"]]
-            rows += [_many_row(name, split, found) for split in ("model", "family") if found["groups"]]
-            others.append(_other_row(name, found))
-            lists += [_group_row(name, group) for group in found["groups"]]
-    more = ["engine, precision", "bands hold, families", "rows", "widths %", "device, 0 measured %", "1", "3", "groups"]
-    listed = ["engine, precision", "device, version, threads", "network %", "within 10 %", "family %", "within 10 % "]
-    listed += ["widths %"]
-    tiny = results.get("microcontrollers", {})
-    judged = {kind: found for kind, found in results.get("shipped/microcontrollers", {}).items() if kind[0] != "w"}
-    small = ["microcontrollers", "results", "median %", "p90 %", "within 10 %", "within 20 %"]
-    shipped = ["engine, precision", "rows", "with a model", "fitted networks %", "other networks %", "within 10 %"]
-    shipped += ["inside the band"]
-    return [
-        _wrapped("Medians of groups with at least eight rows, averaged over groups:"),
-        _rows(header, rows),
-        _wrapped(
-            "80 % bands on families that took no part; speed-ups between two widths with the family left out; devices "
-            "of a core that others have, from those and 0, 1 or 3 networks of their own (mean over groups of the "
-            "median on the rest):"
-        ),
-        _rows(more, others),
-        _wrapped("Microcontrollers, the network left out on every board, scale from the board's other networks:"),
-        _rows(small, [_tiny_row(name, found) for name, found in tiny.items() if found]),
-        _wrapped("Groups with at least 30 rows; an asterisk marks what misses its goal:"),
-        _rows(listed, lists),
-        _wrapped("Made like the shipped models without a third of the pairs of device and network, judged on those:"),
-        _rows(shipped, [_shipped_row(name, found) for name, found in results.get("third", {}).items()]),
-        _wrapped(
-            "As shipped, on the rows of the folder. Errors on networks of the fit are of the fit itself; the others "
-            "took no part."
-        ),
-        _rows(shipped, [_shipped_row(name, found) for name, found in results["shipped"].items()]),
-        _wrapped("Microcontrollers as shipped, by whether the board's model was fitted on the network:"),
-        _rows([*small, "inside the band"], [_tiny_row(kind, found) for kind, found in judged.items()]),
-    ]
-
-
-def _tiny_row(name: str, found: Mapping[str, Any]) -> list[str]:
-    names = (("median", 1), ("p90", 0), ("within_10_percent", 0), ("within_20_percent", 0), ("inside_band", 0))
-    return [name, f"{found['results']:.0f}", *(_scaled(found[key], 0.01, n) for key, n in names if key in found)]
-
-
-def _split_row(name: str, split: str, found: Mapping[str, Any]) -> list[str]:
-    own, macs, line = found[split], found[f"{split}, MACs only"], found[f"{split}, affine in MACs"]
-    shares = [_scaled(own[key], 0.01, digits) for key, digits in (("median", 1), ("p90", 0), ("within_10_percent", 0))]
-    beside = [_scaled(other.get("median"), 0.01, 1) for other in (macs, line)]
-    what = {"model": "network", "family": "family"}[split]
-    return [name, what, str(own["groups"]), *shares, _scaled(own["rank_correlation"], 1, 3), *beside]
-
-
-def _many_row(name: str, split: str, found: Mapping[str, Any]) -> list[str]:
-    """Like a row of all groups, of those with at least 30 rows alone."""
-    same = {key: found[key] for key in (f"{split}, MACs only", f"{split}, affine in MACs")}
-    row = _split_row(f"{name}, >= 30 rows", split, {**same, split: found["many_rows"][split]})
-    return [*row[:-2], "", ""]
-
-
-def _other_row(name: str, found: Mapping[str, Any]) -> list[str]:
-    held, device = found["coverage"], found["device"]
-    bands = [_scaled(held.get(key), 0.01, 0) for key in ("by_family", "by_row")]
-    measured = [_scaled(device.get(f"measured_{count}"), 0.01, 1) for count in (0, 1, 3)]
-    return [name, *bands, _scaled(found["widths"].get("median"), 0.01, 1), *measured, str(device.get("groups", 0))]
-
-
-def _group_row(name: str, group: Mapping[str, Any]) -> list[str]:
-    cells = []
-    for split in ("model", "family"):
-        own = group[split]
-        mark = "" if own["goal_met"] else " *"
-        cells += [_scaled(own["median"], 0.01, 1) + mark, _scaled(own["within_10_percent"], 0.01, 0)]
-    where = ", ".join(part for part in (group["device"], group["version"], group["threads"]) if part)
-    return [name, where, *cells, _scaled(group["width_median"], 0.01, 1)]
-
-
-def _shipped_row(name: str, found: Mapping[str, Any]) -> list[str]:
-    fitted, others = found["networks_of_the_fit"], found["other_networks_all_rows"]
-    errors = [_scaled(part.get("median"), 0.01, 1) for part in (fitted, others)]
-    inside = [_scaled(others.get("within_10_percent"), 0.01, 0), _scaled(found["other_networks_inside_band"], 0.01, 0)]
-    return [name, str(found["rows"]), str(found["rows_with_a_model"]), *errors, *inside]
-
-
-def _item(text: str) -> str:
-    return textwrap.fill(text, 118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
-def _percent(share: float | None) -> str:
-    return _scaled(share, 0.01, 2)
-
-
-def _scaled(value: float | None, unit: float, digits: int) -> str:
-    return "" if value is None else f"{value / unit:.{digits}f}"
-
-
 def _calibration(document: Document) -> list[str]:
-    results = _results(document)
+    results = cells_of(document)
     made = results["calibrate"]
     judged = made["judged"]
     lines = [
-        f"Calibrated with {made['networks']} small networks; rounds agree within {_percent(made['spread'])} % in the "
-        f"median. Whole networks whose family was left out of the fit: off by {_percent(judged['median'])} % in the "
-        f"median, {_percent(judged['p90'])} % at the 90th percentile. Band: {made['band'][0]:.3f} to "
+        f"Calibrated with {made['networks']} small networks; rounds agree within {percent(made['spread'])} % in the "
+        f"median. Whole networks whose family was left out of the fit: off by {percent(judged['median'])} % in the "
+        f"median, {percent(judged['p90'])} % at the 90th percentile. Band: {made['band'][0]:.3f} to "
         f"{made['band'][1]:.3f} of an estimate. "
         "Tiles found (positions x outputs x inputs): "
         + ", ".join(f"{name} {'x'.join(map(str, made['tiles'][name]))}" for name in ("pointwise", "spatial"))
@@ -351,74 +232,35 @@ def _calibration(document: Document) -> list[str]:
     for name, found in results.items():
         if name != "calibrate":
             errors = found["planned"]
-            shown = [_percent(errors[key]) for key in ("median", "p90", "largest")]
-            rest = [f"{errors['rank_correlation']:.3f}", _scaled(errors["in_band"], 0.01, 0)]
+            shown = [percent(errors[key]) for key in ("median", "p90", "largest")]
+            rest = [f"{errors['rank_correlation']:.3f}", scaled(errors["in_band"], 0.01, 0)]
             count = str(len(found["measured_ns"]) - 1)
-            rows.append([name.partition("-")[0], str(found["side"]), count, _percent(found["noise"]), *shown, *rest])
-    return [_wrapped(" ".join(lines)), _rows(header, rows)]
+            rows.append([name.partition("-")[0], str(found["side"]), count, percent(found["noise"]), *shown, *rest])
+    return [wrapped(" ".join(lines)), table(header, rows)]
 
 
-def _mcu(document: Document) -> list[str]:
-    results = _results(document)
-    refused = results.pop(REFUSED)
-    header = ["network", "core", "compiler", "M instructions", "per MAC", "M cycles", "arena B", "bound B", "stack B"]
-    header += ["flash B", "code B", "weights B", "wrong", "inputs"]
-    parts = [_rows(header, [_mcu_row(key, found) for key, found in results.items()])]
-    if beside := [row for key, found in results.items() if (row := _peer_row(key, found))]:
-        header = ["network", "compiler", "M instructions", "CMSIS-NN", "ratio", "arena B", "TFLM", "ratio "]
-        parts += [_wrapped(_PEERS_ABOUT), _rows(header, beside)]
-    made = sorted({found[part] for found in results.values() for part in ("toolchain", "emulator")})
-    lines = [f"made with: {', '.join(made)}"]
-    lines += dict.fromkeys(f"{found['core']}, {note}" for found in results.values() for note in found["notes"][1:])
-    lines += [
-        f"{name} is refused: {textwrap.shorten(reason, 100, placeholder=' ...')}" for name, reason in refused.items()
-    ]
-    return [*parts, "\n".join(_item(f"- {line}") for line in lines)]
-
-
-def _mcu_model(document: Document) -> list[str]:
-    header = ["network", "target", "files", "median %", "p90 %", "largest %", "rank", "within the interval %"]
-    header += ["RAM: median %", "largest % ", "flash: median %", "largest %  "]
+def _schedule(document: Document) -> list[str]:
+    results = cells_of(document)
+    header = ["schedule", "seed", "fp32 %", "TFLite %", "parameters", "M MACs", "plan"]
     rows = []
-    for key, found in _results(document).items():
-        name, target = key.split("/")
-        row = [name, target, str(len(found["executed_ns"]))]
-        row += [_percent(found["latency"][what]) for what in ("median", "p90", "largest")]
-        row += [f"{found['latency']['rank_correlation']:.3f}", _scaled(found["latency"]["interval_inside"], 0.01, 0)]
-        row += [_percent(found[memory][what]) for memory in ("ram", "flash") for what in ("median", "largest")]
-        rows.append(row)
-    return [_rows(header, rows)]
-
-
-def _mcu_row(key: str, found: Mapping[str, Any]) -> list[str]:
-    name, _, toolchain = key.split("/")
-    cycles = "" if found["cycles"] is None else " to ".join(_scaled(end, 1e6, 2) for end in found["cycles"])
-    row = [name, found["core"].removeprefix("Cortex-"), toolchain, _scaled(found["instructions"], 1e6, 3)]
-    row += [_scaled(found["instructions"], found["macs"], 2), cycles]
-    sizes = ("arena_bytes", "arena_bound_bytes", "stack_bytes", "flash_bytes", "code_bytes", "weights_bytes")
-    return [*row, *(f"{found[size]:,}" for size in sizes), str(found["mismatches"]), str(found["compared"])]
-
-
-def _peer_row(key: str, found: Mapping[str, Any]) -> list[str] | None:
-    name, target, toolchain = key.split("/")
-    peer = PEERS.get(name)
-    if peer is None or target != TARGETS[0] or found["macs"] != peer.macs:
-        return None
-    row = [name, toolchain, _scaled(found["instructions"], 1e6, 3), _scaled(peer.instructions, 1e6, 3)]
-    row += [_scaled(found["instructions"], peer.instructions, 2)]
+    for key, found in sorted(results.items()):
+        arm, _, seed = key.partition("/seed")
+        row = [arm, seed, percent(found["fp32"]), percent(found["int8"]), f"{found['parameters']:,}"]
+        rows.append([*row, f"{found['macs'] / 1e6:.2f}", found["plan"]])
+    means = {
+        arm: [found["int8"] for key, found in results.items() if key.startswith(f"{arm}/")]
+        for arm in dict.fromkeys(row[0] for row in rows)
+    }
+    text = ", ".join(
+        f"{arm} {percent(fmean(values))} % (spread {percent(max(values) - min(values))})"
+        for arm, values in means.items()
+    )
     return [
-        *row,
-        f"{found['arena_bytes']:,}",
-        f"{peer.arena_bytes:,}",
-        _scaled(found["arena_bytes"], peer.arena_bytes, 2),
+        table(header, rows),
+        wrapped(f"Means of TFLite: {text}. Dense: {percent(next(iter(results.values()))['dense'])} %."),
     ]
 
 
-_PEERS_ABOUT = (
-    "Beside others on the M4: instructions of CMSIS-NN after v7.0.0, gcc 12 -Ofast, counted in QEMU earlier; arenas of "
-    "TensorFlow Lite Micro, which hold its own structures, too. The autoencoder has the sizes of the network that was "
-    "counted, not its weights."
-)
 _COMMANDS = {"zoo-models": "zoo"}  # where the file is not named like the command
 _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
     "fit": (
@@ -462,7 +304,15 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "the emulated core, all as the same sources compiled for this machine. Files are of others, the other networks "
         "have random weights: `resnet8-pruned` is `resnet8` cut to half of every width. No LSTM is among them: no "
         "exporter here writes one in int8.",
-        _mcu,
+        tables_mcu.counts,
+    ),
+    "mcu-fit": (
+        "A fit for a microcontroller: three limits at once",
+        "Trained ResNet-20 on CIFAR-10 for a NUCLEO-L4R5ZI (Cortex-M4 at 120 MHz) with limits on latency, RAM and "
+        "flash. Latency is the upper end of the interval of the library executed on an emulated core, RAM its arena "
+        "and stack, flash its code and weights. Accuracies are of all 10,000 test images; that of the C library is of "
+        "its own outputs.",
+        tables_mcu.fits,
     ),
     "mcu-model": (
         "Microcontrollers foretold",
@@ -471,7 +321,14 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "whole files, those of the benchmark above. Errors are |estimate / executed - 1| of the latency's central "
         "value, of RAM (arena and stack) and of flash. No step of any of these networks was in the fit. Within the "
         "interval: the execution's own interval lies within the estimate's.",
-        _mcu_model,
+        tables_mcu.foretold,
+    ),
+    "schedule": (
+        "At once or in stages",
+        "Trained ResNet-20 on CIFAR-10 at a quarter of its MACs with short training: 5,000 images, a tenth of them for "
+        "validation, all 10,000 test images. `geometric` has three stages, whose fine-tunes take one epoch together; "
+        "`one-shot` trains one epoch more, so all train equally many steps.",
+        _schedule,
     ),
     "prune": (
         "Exactness and time of pruning",
@@ -489,7 +346,7 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "of 5 % and 80 % within 10 % on networks left out, 8 % and 65 % on families. A group is one device, runtime, "
         "version, precision and number of threads. Variants were compared on these same splits (about 60 of the six "
         "prices, 31 for ncnn), so expect slightly worse on other rows.",
-        device_model_tables,
+        tables_device_models.device_model_tables,
     ),
     "solver": (
         "Time and gap of the budgeted solve",

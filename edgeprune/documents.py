@@ -184,7 +184,7 @@ class ArtifactRow(Value):
     name: str
     path: Path
     precision: str
-    size_bytes: int
+    size_bytes: int | None  # on the device: None of a C library that was not linked
     sha256: str
     float_ops: tuple[str, ...] = ()  # the listed exceptions of an int8 file
     snr_db: float | None = None

@@ -20,6 +20,8 @@ from edgeprune.backends import Array
 from edgeprune.backends.c.host import LibrarySession
 from edgeprune.backends.c.library import read_report
 from edgeprune.cost import Cost, Counts, Measurement, OpCost
+from edgeprune.emulate import qemu
+from edgeprune.emulate.cores import core_of
 from edgeprune.emulate.profile import EmulatedProfile, LayerProfile, profile_library, target_facts
 from edgeprune.emulate.toolchain import ToolchainName, find_toolchain
 from edgeprune.errors import QualityError, UnsupportedError
@@ -31,6 +33,18 @@ VECTORS = 100  # inputs on which a file's library is compared with the reference
 _EXECUTED = 2  # of them are run on the emulated core; the others on this machine, by the same sources
 _NAME = "model"
 _ROOM_BYTES = 64 * 2**20  # of each memory, where what a model needs is asked and not whether it fits
+
+
+def check_tools(target: Target) -> None:
+    """Refuse, before there is any work, a target whose libraries cannot be executed here.
+
+    Raises:
+        MissingExtraError: There is no compiler for its core, or no emulator of the system's.
+        UnsupportedError: There is no emulator for it anywhere.
+    """
+    find_toolchain()
+    if not core_of(target.cpu.core).unicorn:
+        qemu.version()
 
 
 def profile_emulated(
@@ -57,6 +71,7 @@ def profile_emulated(
         UnsupportedError: An operator cannot be written as C, or there is no emulator for the core.
         UsageError: The file is missing or damaged, or the target does not say where its memories lie.
     """
+    check_tools(target)
     facts = target_facts(target)
     if not must_fit:
         facts = replace(facts, memory=replace(facts.memory, flash_bytes=_ROOM_BYTES, ram_bytes=_ROOM_BYTES))
@@ -141,6 +156,7 @@ def _mismatches(
     wrong = 0
     for values, output in zip(inputs, written, strict=True):
         reference.set_tensor(reference.get_input_details()[0]["index"], values)
+        reference.reset_all_variables()  # as the library, whose states start anew in each run
         reference.invoke()
         wrong += int(np.sum(reference.get_tensor(reference.get_output_details()[0]["index"]).ravel() != output))
     return wrong

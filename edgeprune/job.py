@@ -17,8 +17,11 @@ from edgeprune.device.estimate import estimate
 from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.standing import without_model_hint
-from edgeprune.errors import QualityError, UsageError, missing_extra
-from edgeprune.profiling import Reference, profile
+from edgeprune.emulated import check_tools
+from edgeprune.errors import MissingExtraError, QualityError, UsageError, missing_extra
+from edgeprune.links import Link, connect
+from edgeprune.on_device import reached
+from edgeprune.profiling import profile
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Costing
 from edgeprune.pruning.check import vetted
@@ -32,6 +35,7 @@ from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.record import Run
 from edgeprune.spec import Spec
 from edgeprune.target import Target, load_target
+from edgeprune.timing import Reference
 from edgeprune.training.distil import Teacher, teacher_for
 from edgeprune.workload import Workload
 from edgeprune.workload.samples import batches
@@ -61,10 +65,11 @@ class Job:
     start: Captured | None = None  # the whole model after stages of pruning; None: the dense model
     usual_s: float | None = None  # what the dense model's file usually takes; None before that is known
     within: Plan | None = None  # what plans may still keep after stages without regrowth; None: everything
+    link: Link | None = None  # to the device that files are measured on; None: this machine, or nowhere
 
     @property
     def runs_files(self) -> bool:
-        """Whether files are run where they are profiled: on this machine, or on an emulated core."""
+        """Whether files are run where they are profiled: on this machine, a linked device, or an emulated core."""
         return self.target.latency == "measured" or self.target.runtime(self.runtime).emulated
 
     @property
@@ -134,15 +139,22 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
 
     Raises:
         UsageError: Unknown target, runtime or format; no device model for a latency budget.
-        MissingExtraError: The deployed runtime or an asked-for format is not installed.
+        DeviceError: The linked device is not reached.
+        MissingExtraError: The deployed runtime or an asked-for format is not installed, here or on the device, or the
+            target's emulator is not.
         UnsupportedError: The model cannot be captured, or computes something else than its capture.
         QualityError: A weight is not finite.
     """
     spec, fit = run.spec, run.spec.fit
     aim = aimed(spec)
-    target, runtime = aim.target, aim.runtime
+    target, runtime, unlike = aim.target, aim.runtime, ""
     offered = target.runtime(runtime)
+    if offered.emulated:
+        check_tools(target)
     formats = _formats(spec.fit.formats, offered.backend)
+    link = None if spec.target.device is None else connect(spec.target.device, spec.target.python)
+    if link is not None:
+        target, unlike = reached(link, target, runtime, progress)
     budget, energy = within_energy(within_memories(spec.budget.parsed(), target, runtime), target)
     wanted = spec.fit.device
     cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
@@ -151,7 +163,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     progress.note("capturing the model")
     opened = open_model(workload.model, workload.example)
     captured = opened.captured
-    notes = (*opened.notes, *_not_exported(spec.fit.formats), *filter(None, (aim.note, energy)))
+    notes = (*opened.notes, *_not_exported(spec.fit.formats), *filter(None, (aim.note, energy, unlike)))
     for note in notes:
         progress.note(note)
     groups, left_whole = _checked_groups(captured, workload, progress)
@@ -176,6 +188,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         progress=progress,
         notes=notes,
         left_whole=left_whole,
+        link=link,
     )
 
 
@@ -241,18 +254,34 @@ def export(
 
 
 def profiled(job: Job, artifact: Artifact, runtime: str | None = None, macs: int | None = None) -> Measurement:
-    """The artifact's cost on the job's target, at the budget's percentile, on real inputs; its MACs as designed."""
-    found = profile(
-        artifact.path,
-        job.target,
-        runtime=runtime or job.runtime,
-        threads=job.threads if runtime in (None, job.runtime) else None,
-        at=job.budget.at,
-        inputs=inputs(job, 8).cpu().numpy(),
-        must_fit=False,
-        reference=reference(job) if artifact.backend == job.deployed and runtime in (None, job.runtime) else None,
-        progress=job.progress,
-    )
+    """The artifact's cost on the job's target, at the budget's percentile, on real inputs; its MACs as designed.
+
+    A file that is not the deployed one is estimated where a linked device cannot run it, and the notes say why.
+    """
+    deployed = runtime in (None, job.runtime)
+
+    def on(target: Target, link: Link | None) -> Measurement:
+        return profile(
+            artifact.path,
+            target,
+            runtime=runtime or job.runtime,
+            threads=job.threads if deployed else None,
+            at=job.budget.at,
+            inputs=inputs(job, 8).cpu().numpy(),
+            must_fit=False,
+            reference=reference(job) if artifact.backend == job.deployed and deployed else None,
+            device=link,
+            progress=job.progress,
+        )
+
+    try:
+        found = on(job.target, job.link)
+    except (MissingExtraError, UsageError) as error:
+        if job.link is None or deployed:
+            raise
+        found = on(job.target.model_copy(update={"latency": "estimated"}), None)
+        notes = (*found.notes, f"estimated, not measured: {error.message}")
+        found = found.model_copy(update={"notes": notes})
     if found.counts is not None and found.counts.mismatches:
         raise QualityError(
             f"{found.counts.mismatches} output values differ from the reference kernels",
@@ -263,8 +292,8 @@ def profiled(job: Job, artifact: Artifact, runtime: str | None = None, macs: int
 
 
 def within_memories(budget: Budget, target: Target, runtime: str) -> Budget:
-    """The budget with the memories of a microcontroller as limits too: what is executed for it must fit them."""
-    if not target.runtime(runtime).emulated:
+    """The budget with the memories of a microcontroller as limits too: a C library for it must fit them."""
+    if target.runtime(runtime).backend != "c":
         return budget
     memory = target.memory
     sizes = {"ram_bytes": memory.ram_block_bytes or memory.ram_bytes, "size_bytes": memory.flash_bytes}
@@ -284,7 +313,7 @@ def reference(job: Job) -> Reference | None:
 
 
 def fp32_cost(job: Job, captured: Captured, key: str) -> Measurement:
-    """The same model in fp32 on the deployed runtime: measured where this machine is the target, else estimated."""
+    """The same model in fp32 on the deployed runtime: measured where files are, else estimated."""
     if job.target.latency == "measured":
         return profiled(job, export(job, captured, key, job.deployed, "fp32"))
     return estimate(fuse(captured.graph), job.target, job.runtime, "fp32", job.threads)

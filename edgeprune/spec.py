@@ -59,6 +59,8 @@ class TargetSpec(Value):
     name: str = "host"
     runtime: str | None = None  # None: the target's default
     threads: int | None = Field(None, ge=1)  # None: the target's default
+    device: str | None = None  # where it hangs, such as ssh://pi@board; None: not linked
+    python: str | None = None  # on the linked device; None: python3
 
 
 class BudgetSpec(Value):

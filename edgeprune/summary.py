@@ -41,7 +41,7 @@ from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.plan import Plan, apply
 from edgeprune.record import Run
 from edgeprune.schedule import Staged
-from edgeprune.stages import Dense, Floor, Importance, Planned, Race, Tuned, bounds
+from edgeprune.stages import Dense, Exported, Floor, Importance, Planned, Race, Tuned, bounds
 from edgeprune.worth import limit_rows, worth_rows
 
 
@@ -119,7 +119,7 @@ def summarize(
                     name=_format(name),
                     path=found.artifact.path,
                     precision=found.gates.precision,
-                    size_bytes=found.artifact.size_bytes,
+                    size_bytes=stored_bytes(found),
                     sha256=found.artifact.sha256,
                     float_ops=found.gates.exceptions,
                     snr_db=found.gates.snr_db,
@@ -310,11 +310,15 @@ def _cost_rows(job: Job, dense: Dense, plan: Plan, tuned: Tuned) -> tuple[CostRo
         label = f"{_format(name)} int8"
         cost = None if found.measurement is None else found.measurement.cost
         row = _row(label, "artifact", found.measurement, found.test[task.primary], small, small_macs, cost)
-        executed = found.measurement is not None and found.measurement.counts is not None
-        # of a library that was linked, the flash it takes: its files are source text
-        size_bytes = row.size_bytes if executed else found.artifact.size_bytes
-        rows.append(row.model_copy(update={"size_bytes": size_bytes, "deployed": name == job.deployed}))
+        rows.append(row.model_copy(update={"size_bytes": stored_bytes(found), "deployed": name == job.deployed}))
     return tuple(rows)
+
+
+def stored_bytes(found: Exported) -> int | None:
+    """What an artifact takes on its device: its files; of a C library the flash, where it was linked and counted."""
+    if found.artifact.backend != "c":
+        return found.artifact.size_bytes
+    return None if found.measurement is None else found.measurement.cost.size_bytes
 
 
 def _row(

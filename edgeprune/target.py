@@ -79,6 +79,7 @@ class Runtime(Value):
         profile: Stem of the device profile; empty when there is none.
         emulated: Whether files are executed on an emulated core where they are profiled. The device model is then what
             plans start from, and the counts correct it.
+        arguments: What the compiler that estimates is called with, of a runtime that has one (`vela`).
     """
 
     backend: Literal["tflite", "onnxruntime", "openvino", "c"]
@@ -87,6 +88,7 @@ class Runtime(Value):
     channel_step: int = Field(1, ge=1)
     profile: str = ""
     emulated: bool = False
+    arguments: tuple[str, ...] = ()
 
 
 class Citation(Value):

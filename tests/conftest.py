@@ -2,6 +2,8 @@
 
 `--no-unexpected-skips`: a test may be skipped for a listed reason only, so that nothing drops out unseen.
 `small_net`, `exported`: nets that together hold what exporters stumble over, and their files, written once per run.
+`small_tflite`: a file for what only needs one.
+`address`, `phone`, `ssh_board`: devices to reach, see `tests/links/devices.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from tests.links.devices import address, phone, ssh_board, sshd  # noqa: F401  (fixtures)
 
 if TYPE_CHECKING:
     import torch
@@ -139,6 +143,20 @@ def exported(small_net: Callable[[str], Net], tmp_path_factory: pytest.TempPathF
         return backend.export(net.model, net.samples[:1], folder, precision, net.samples, RangePolicy())
 
     return export
+
+
+@pytest.fixture(scope="session")
+def small_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small int8 .tflite file, written from sizes alone."""
+    from edgeprune import backends
+    from edgeprune.calibration.design import reference
+
+    tflite = backends.writers()["tflite"]
+    if reason := tflite.missing():
+        pytest.skip(reason)
+    path = tmp_path_factory.mktemp("small") / "small net.tflite"
+    tflite.write_network(reference(), path, "int8")
+    return path
 
 
 def _build(name: str) -> tuple[torch.nn.Module, tuple[int, ...]]:

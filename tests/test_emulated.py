@@ -14,8 +14,9 @@ import pytest
 from edgeprune import backends
 from edgeprune.cost import Measurement, Source
 from edgeprune.documents import profile_record
+from edgeprune.emulate import qemu
 from edgeprune.emulated import profile_emulated
-from edgeprune.errors import BudgetError, QualityError, UnsupportedError, UsageError
+from edgeprune.errors import BudgetError, MissingExtraError, QualityError, UnsupportedError, UsageError
 from edgeprune.profiling import profile
 from edgeprune.target import Target, load_target
 
@@ -160,3 +161,29 @@ def test_the_document_holds_every_count(found: Measurement) -> None:
     counts = json.loads(found.counts.model_dump_json())
     assert counts.items() <= document.items() and document["source"] == "emulated"
     assert [row["instructions"] for row in document["ops"]] == [op.instructions for op in found.ops]
+
+
+@pytest.mark.parametrize("name", ["mps3-an547", "ek-ra8d1"])
+def test_a_core_with_helium_is_executed_without_an_estimate_of_time(file: Path, name: str) -> None:
+    if not shutil.which("qemu-system-arm"):
+        pytest.skip("needs qemu-system-arm")
+    target = load_target(name)
+    measured = profile(file, target, runtime="edgeprune-c")
+    counts, cost = measured.counts, measured.cost
+    assert counts is not None and (counts.mismatches, counts.compared) == (0, 100)
+    assert counts.cycles is None and cost.latency_s is None and cost.latency_interval_s is None
+    assert cost.macs is not None and 0 < counts.instructions < 0.6 * cost.macs
+    assert cost.ram_bytes == counts.arena_bytes + counts.stack_bytes and cost.size_bytes == counts.flash_bytes
+    assert measured.environment["core"] == target.cpu.core and measured.environment["emulator"].startswith("qemu")
+    assert measured.notes[-1].startswith("cycles: none, and no latency: ")
+    assert any("executed as a Cortex-M55" in note for note in measured.notes) == (name == "ek-ra8d1")
+
+
+def test_without_its_emulator_nothing_is_begun(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    qemu.version.cache_clear()
+    found = shutil.which
+    monkeypatch.setattr(qemu.shutil, "which", lambda tool: None if tool == "qemu-system-arm" else found(tool))
+    with pytest.raises(MissingExtraError, match="a Cortex-M55 needs qemu-system-arm") as caught:
+        profile(file, load_target("mps3-an547"))
+    assert "qemu-system-arm" in caught.value.hint
+    qemu.version.cache_clear()

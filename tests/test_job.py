@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from edgeprune.cost import Budget
-from edgeprune.job import within_memories
+from edgeprune.errors import UsageError
+from edgeprune.job import aimed, within_memories
+from edgeprune.spec import BudgetSpec, Spec, TargetSpec
 from edgeprune.target import load_target
 
 BOARD = load_target("nucleo-l4r5zi")
@@ -26,7 +30,24 @@ def test_of_ram_in_pieces_the_block_is_the_limit() -> None:
     assert board.memory.ram_block_bytes < board.memory.ram_bytes
 
 
-def test_what_is_not_executed_is_not_held_to_them() -> None:
+def test_of_a_library_that_is_not_executed_memories_are_limits_too() -> None:
+    board = load_target("esp32-s3")
+    held = within_memories(Budget(), board, "edgeprune-c")
+    assert (held.ram_bytes, held.size_bytes) == (board.memory.ram_bytes, board.memory.flash_bytes)
+
+
+def test_a_time_limit_without_a_latency_model_is_refused_at_once() -> None:
+    asked = Spec(target=TargetSpec(name="esp32-s3", runtime="edgeprune-c"), budget=BudgetSpec(latency="50ms"))
+    with pytest.raises(UsageError, match="no latency model for esp32-s3, edgeprune-c, int8") as caught:
+        aimed(asked)
+    assert (
+        "--ram, --size and --macs need no latency model" in caught.value.hint and "--runtime tflm" in caught.value.hint
+    )
+    without = aimed(asked.model_copy(update={"budget": BudgetSpec(ram="64KiB", size="512KiB")}))
+    assert without.latency is None and without.runtime == "edgeprune-c"
+
+
+def test_what_is_no_library_is_not_held_to_them() -> None:
     assert within_memories(Budget(), BOARD, "tflm") == Budget()
     assert within_memories(Budget(), load_target("rpi4"), "tflite") == Budget()
     bare = BOARD.model_copy(update={"memory": BOARD.memory.model_copy(update={"ram_bytes": None, "flash_bytes": None})})

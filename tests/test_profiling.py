@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeprune import backends, profiling
+from edgeprune import backends, timing
 from edgeprune.cost import Source
-from edgeprune.device.ops import Op
-from edgeprune.errors import MeasurementError, MissingExtraError, UsageError
-from edgeprune.profiling import Reference, compare_p50, op_table, profile
+from edgeprune.errors import MeasurementError, UsageError
+from edgeprune.profiling import compare_p50, profile
 from edgeprune.target import load_target
+from edgeprune.timing import Reference
 
 HOST = load_target("host")
 
@@ -44,13 +44,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Any:
         left, asked = list(documents), []
 
         def run_bench(
-            paths: Any, runtime: str, threads: int, runs: int, samples: Any = None, **beside: Any
+            paths: Any, runtime: str, threads: int, runs: int, samples: Any, min_time_s: float, reference: Any
         ) -> dict[str, Any]:
             asked.append(runs)
             return left.pop(0)
 
-        monkeypatch.setattr(profiling, "run_bench", run_bench)
-        monkeypatch.setattr(profiling, "_COOL_DOWN_S", 0.0)
+        monkeypatch.setattr(timing, "run_bench", run_bench)
+        monkeypatch.setattr(timing, "_COOL_DOWN_S", 0.0)
         return asked
 
     return script
@@ -190,29 +190,6 @@ def test_a_file_that_the_target_does_not_take_is_named(exported: Any) -> None:
         profile(path, load_target("nucleo-l4r5zi"))
 
 
-def test_a_file_that_the_runtime_cannot_run_is_quoted(tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    path.write_bytes(b"nonsense")
-    with pytest.raises(UsageError, match=r"onnxruntime cannot run it \(status 1\)"):
-        profiling.run_bench([path], "onnxruntime", 1, 10)
-
-
-def test_a_runtime_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "openvino.py").write_text("raise ImportError('not here')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(MissingExtraError, match="running openvino needs the extra 'openvino'"):
-        profiling.run_bench([tmp_path / "m.xml"], "openvino", 1, 10)
-
-
-def test_a_run_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def hang(*arguments: Any, **options: Any) -> None:
-        raise profiling.subprocess.TimeoutExpired("python", 900)
-
-    monkeypatch.setattr(profiling.subprocess, "run", hang)
-    with pytest.raises(UsageError, match="the run took more than 900 s"):
-        profiling.run_bench([tmp_path / "m.xml"], "openvino", 1, 10)
-
-
 def test_files_are_compared_in_turns_with_a_noise_floor(exported: Any) -> None:
     int8, fp32 = exported("onnxruntime", "residual").path, exported("onnxruntime", "residual", "fp32").path
     outcome = compare_p50([int8, fp32], runs=20, min_time_s=0.05)
@@ -223,25 +200,3 @@ def test_files_are_compared_in_turns_with_a_noise_floor(exported: Any) -> None:
 def test_files_of_two_runtimes_cannot_be_compared() -> None:
     with pytest.raises(UsageError, match="2 files for onnxruntime, tflite"):
         compare_p50([Path("a.onnx"), Path("b.tflite")])
-
-
-def op(name: str, kind: Any, node: str) -> Op:
-    return Op(name, kind, ("x",), name, 8, 8, 4, 4, nodes=(node,))
-
-
-def test_profiler_rows_are_matched_by_name_and_else_in_order() -> None:
-    ops = (op("relu", "conv", "node_Conv_3"), op("pool", "pool", "node_pool"), op("out", "dense", "node_fc"))
-    by_name = (
-        ("node_Conv_3_token_1", "QLinearConv", 1e-3),
-        ("Transpose", "Transpose", 2e-3),
-        ("relu_nchwc", "Conv", 1.0),
-    )
-    rows = op_table(by_name, ops)
-    assert [(row.name, row.kind, row.macs) for row in rows] == [
-        ("relu", "conv", ops[0].macs),
-        ("Transpose", "Transpose", 0),
-        ("relu", "conv", ops[0].macs),
-    ]
-    in_order = (("0", "Convolution (NHWC)", 1.0), ("1", "Max Pooling", 1.0), ("2", "Fully Connected", 1.0))
-    assert [row.name for row in op_table(in_order, ops)] == ["relu", "1", "out"]
-    assert [row.macs for row in op_table(in_order[:2], ops)] == [0, 0], "another number of layers is no match"

@@ -132,6 +132,7 @@ def test_stages_close_in_on_every_limit(tmp_path: Path) -> None:
     assert whole > costs[0] > costs[1] > limit >= costs[1] * 0.5
 
 
+@pytest.mark.slow
 def test_without_regrowth_plans_are_nested(tmp_path: Path) -> None:
     record = pipeline.fit(spec(tmp_path, fit__schedule="geometric", fit__regrowth=False))
     assert record.verdict == "met"
@@ -155,6 +156,7 @@ def test_a_budget_that_the_whole_model_holds_has_no_stages(tmp_path: Path, monke
     assert all(row.kept == row.dense for row in record.layers)
 
 
+@pytest.mark.slow
 def test_a_staged_fit_killed_after_any_stage_resumes_to_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,7 @@ def test_facts_of_a_device_are_cited(target: Target) -> None:
 
 
 def test_a_cortex_m_says_where_its_memories_begin(target: Target) -> None:
-    if "Cortex-M" not in target.cpu.core or target.name == "ek-ra8d1":
+    if "Cortex-M" not in target.cpu.core:
         return
     memory = target.memory
     assert memory.flash_address is not None and memory.ram_address is not None

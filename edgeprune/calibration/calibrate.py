@@ -13,17 +13,17 @@ from edgeprune.backends import Precision
 from edgeprune.calibration import store
 from edgeprune.calibration.design import Entry, design, fingerprint, reference
 from edgeprune.calibration.laws import Timed, fit
-from edgeprune.calibration.rounds import Batch, Bench, rows, time_all
+from edgeprune.calibration.rounds import Batch, rows, time_all
 from edgeprune.calibration.store import Calibration, Machine, this_machine
 from edgeprune.cost import Measurement
 from edgeprune.device.fusion import absorb_padding
 from edgeprune.device.ops import Op
 from edgeprune.errors import UnsupportedError, UsageError, missing_extra
-from edgeprune.profiling import run_bench
 from edgeprune.progress import SILENT, Progress
 from edgeprune.runner.bench import installed_version
 from edgeprune.runner.opener import read_contents
 from edgeprune.target import Target
+from edgeprune.timing import Bench, run_bench
 from edgeprune.units import format_time
 
 ROUNDS, QUICK_ROUNDS, QUICK_SCALE = 3, 2, 0.35

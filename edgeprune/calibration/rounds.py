@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from edgeprune.errors import MeasurementError, UsageError
 from edgeprune.percentiles import percentile
 from edgeprune.progress import Progress
 from edgeprune.record import write_text
+from edgeprune.timing import Bench
 from edgeprune.values import Value
 
 REFERENCE = "reference"
@@ -28,22 +29,6 @@ _TURNS_S = 0.07  # of each network in each batch
 _SLOWER = 0.06  # from the first third of a batch to the last
 _APART = 0.25  # of the reference's time from one batch to the others
 _COOL_DOWN_S = 5.0
-
-
-class Bench(Protocol):
-    """Times files in turns on a device; `profiling.run_bench` does it on this machine, a link elsewhere."""
-
-    def __call__(
-        self,
-        paths: Sequence[Path],
-        runtime: str,
-        threads: int,
-        runs: int,
-        samples: Path | None = None,
-        min_time_s: float = 1.0,
-    ) -> Mapping[str, Any]:
-        """The document of `runner/bench.py`, with the samples of each file in the order given."""
-        ...
 
 
 class Batch(Value):

@@ -53,6 +53,7 @@ EXTRAS = (
         "the TFLite runtime, and a compiler and an emulator for microcontrollers",
         "~540 MB installed",
     ),
+    Extra("ethos", ("ethos-u-vela",), "the compiler that estimates for Ethos-U NPUs", "~10 MB installed"),
     Extra("cluster", ("distributed",), "sweeps on machines of a Dask cluster", "~35 MB installed"),
 )
 

@@ -39,6 +39,7 @@ def fit(
     target: options.Target = None,
     runtime: options.Runtime = None,
     threads: options.Threads = None,
+    device: options.Device = None,
     latency: Annotated[str | None, typer.Option(metavar="TIME", help="Limit, with its unit: 20ms.")] = None,
     at: options.At = None,
     ram: options.Ram = None,
@@ -69,7 +70,7 @@ def fit(
 
     Without --model and without an edgeprune.toml in this folder it runs the built-in demo.
     """
-    sizes = _shape_of(shape, plan, budget_only)
+    sizes, file = _shape_of(shape, plan, budget_only), plan or (out and out / "plan.json")
     given = options.overrides(
         settings,
         model_arg,
@@ -81,6 +82,7 @@ def fit(
         target__name=target,
         target__runtime=runtime,
         target__threads=threads,
+        target__device=device,
         budget__latency=latency,
         budget__at=at,
         budget__ram=ram,
@@ -104,7 +106,6 @@ def fit(
     if dry_run:
         return _show_job(spec)
     if budget_only:
-        file = plan or (out and out / "plan.json")
         raise typer.Exit(show_plan(spec, sizes, file, json=json, quiet=quiet, debug=debug))
     _end(_fit(spec, quiet=quiet, debug=debug), json=json)
 

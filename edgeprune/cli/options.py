@@ -33,6 +33,13 @@ Config = Annotated[
 Target = Annotated[str | None, typer.Option("--target", metavar="NAME", help="Device: see edgeprune targets.")]
 Runtime = Annotated[str | None, typer.Option("--runtime", metavar="NAME", help="Runtime on it; default: the target's.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Default: the target's.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="ADDRESS", help="Where it hangs: ssh://user@host, adb:SERIAL or local."),
+]
+DevicePython = Annotated[
+    str | None, typer.Option("--python", metavar="PATH", help="Python on the device; default: python3.")
+]
 At = Annotated[
     str | None, typer.Option("--at", metavar="p50|p90|p99", help="Percentile that latency is judged on (p90).")
 ]

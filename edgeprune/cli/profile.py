@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeprune.cli import options
-from edgeprune.cli.terminal import only_results_on_stdout
+from edgeprune.cli.terminal import only_results_on_stdout, progress
 from edgeprune.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from edgeprune.documents import FitRecord
 
-_ARTIFACTS = {"onnxruntime": "onnx", "tflm": "tflite", "x-cube-ai": "tflite", "edgeprune-c": "c"}  # by runtime
+# by runtime
+_ARTIFACTS = {"onnxruntime": "onnx", **dict.fromkeys(("tflm", "x-cube-ai", "vela"), "tflite"), "edgeprune-c": "c"}
 
 
 def profile(
@@ -26,11 +27,18 @@ def profile(
     threads: options.Threads = None,
     runs: Annotated[int, typer.Option(min=1, metavar="N", help="At least so many timed runs.")] = 200,
     at: options.At = None,
+    device: options.Device = None,
+    python: options.DevicePython = None,
+    benchmark_binary: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="TFLite's benchmark_model, here or on the device, where that has no Python."),
+    ] = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure a model file on this machine, execute it on a microcontroller's emulated core, or estimate it.
+    """Measure a model file, execute it on a microcontroller's emulated core, or estimate it.
 
+    Measured is what runs on this machine, or on the device that --device names; --target then says what that is.
     Of a run folder it takes the artifact that the verdict rests on, and the run's target, runtime and threads; of the
     folder of a C library, the library.
     """
@@ -53,14 +61,24 @@ def profile(
             target, runtime, threads = record.target, runtime or record.runtime, threads or record.threads
     elif not artifact.is_file():
         raise UsageError(f"no such file: {artifact}", where="profile")
+    if device is None and (python or benchmark_binary):
+        raise UsageError("--python and --benchmark-binary are about a device", hint="name it with --device")
     with only_results_on_stdout(debug=debug):
         from edgeprune.calibration.calibrate import foretold
         from edgeprune.profiling import profile as measure
         from edgeprune.target import load_target
 
-        chosen = load_target(target or "host")
-        result = measure(path, chosen, runtime=runtime, threads=threads, at=percentiles[at or "p90"], runs=runs)
-        if told := foretold(path, chosen, result):
+        linked: dict[str, Any] = {}
+        if device is not None:
+            from edgeprune.links import connect
+            from edgeprune.on_device import as_target
+
+            linked = {"device": connect(device, python), "benchmark_binary": benchmark_binary}
+            linked["progress"] = progress(quiet=False)
+        chosen = as_target(linked["device"]) if linked and target is None else load_target(target or "host")
+        judged = percentiles[at or "p90"]
+        result = measure(path, chosen, runtime=runtime, threads=threads, at=judged, runs=runs, **linked)
+        if not linked and (told := foretold(path, chosen, result)):
             result = result.model_copy(update={"notes": (*result.notes, told)})
     document = profile_record(result, path)
     typer.echo(document.to_json() if json else profile_table(document), nl=False)

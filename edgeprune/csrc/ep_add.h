@@ -6,7 +6,7 @@
 #ifndef EP_ADD_H
 #define EP_ADD_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 /* See `edgeprune/backends/c/addition.py`, which makes these. */
 struct EP(addition) {

@@ -7,7 +7,7 @@
 #define EP_CONV_H
 
 #include "ep_add.h"
-#include "ep_kernels.h"
+#include "ep_base.h"
 #include "ep_packed.h"
 #include "ep_patch.h"
 
@@ -15,10 +15,11 @@
 struct EP(plain_rows) {
     const int8_t *weights;   /* (rows, depth) */
     const int32_t *sums;     /* (rows): what each sum starts from */
-    const int32_t *rescales; /* (rows or 1, 2): multiplier and shift, as `EP(rescale)` takes them */
+    const int32_t *rescales; /* (rows or 4, 2): multiplier and shift, as `EP(rescale)` takes them */
     int32_t rescales_step;   /* 2, or 0 where all rows share one */
     int32_t rows, depth;     /* output channels of the group; values of a column */
     int32_t zero, low, high; /* of the output */
+    int32_t shifts_down;     /* whether all shifts are -31 to -1 */
 };
 
 /* What becomes of the rows' results. */

@@ -1,4 +1,4 @@
-#include "ep_kernels.h"
+#include "ep_conv.h"
 
 /* Widens `count` values, a multiple of 4, of two columns. */
 static inline int32_t *widen_pair(int32_t *to, const int8_t *first, const int8_t *second, int32_t count)

@@ -1,4 +1,4 @@
-#include "ep_kernels.h"
+#include "ep_dense.h"
 
 #if EP_DSP
 

@@ -3,7 +3,7 @@
  * Taps over padding are left out. Within a row, outputs whose windows do not reach beyond the left and right ends are
  * summed four at a time, so that they share the load of each weight; the input's zero point is in the sum they start from.
  */
-#include "ep_kernels.h"
+#include "ep_depthwise.h"
 
 #include "ep_add.h"
 

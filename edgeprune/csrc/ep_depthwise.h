@@ -61,4 +61,27 @@ void EP(depthwise)(const int8_t *input, int8_t *output, const int8_t *weights, c
                    const int32_t *multipliers, const int8_t *shifts, const struct EP(depthwise) *by,
                    const int8_t *other, const struct EP(addition) *addition);
 
+/* Of each channel of the output: its bias less the input's zero point times its weights, and the factor of `EP(rescale)`. */
+enum { EP_STRIPS_BIAS, EP_STRIPS_MULTIPLIER, EP_STRIPS_SHIFT, EP_STRIPS_CHANNEL };
+
+/* Where a filter of at most 255 taps goes, whose dilation along is 1. */
+struct EP(strips) {
+    int32_t batches, channels, multiplier; /* channels of the input; outputs of each of them */
+    struct EP(windows) along, across;
+    int32_t step, line;               /* bytes from one position of the input to the next; along below 9362 */
+    int32_t output_step, output_line; /* bytes from one position of the output to the next */
+    int32_t vectors;                  /* taps / 16, rounded up */
+    int32_t strip_bytes;              /* of what the windows of a row cover, and of three more where there are lanes */
+    int32_t zero;                     /* of the input */
+    int32_t output_zero, low, high;   /* of the output: zero point, clamps */
+    int32_t is_short;                 /* sums are in (-2^30, 2^30), shifts are -22 to -1 */
+};
+
+/* weights[channel of the output][tap]; turns[line of the filter][16 * vectors]: of each lane, in columns of a value of each
+ * line across, the weight that it meets where that line is the first one's place. scratch: 16 * vectors + strip_bytes.
+ * With an addition, which may be null, the value of `other` at the output's place is added; the output may lie over it. */
+void EP(depthwise_strips)(const int8_t *input, int8_t *output, int8_t *scratch, const int8_t *weights,
+                          const uint8_t *turns, const int32_t *channels, const struct EP(strips) *by,
+                          const int8_t *other, const struct EP(addition) *addition);
+
 #endif

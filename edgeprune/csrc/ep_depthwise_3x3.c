@@ -8,8 +8,9 @@
  * Padding holds the input's zero point. Padded columns are made of it; of padded lines the weights are zero instead, and
  * what they would have given is added to the bias: so no value outside of the input is loaded.
  */
-#include "ep_kernels.h"
+#include "ep_depthwise.h"
 #include "ep_add.h"
+#include "ep_packed.h"
 
 #define EP_INLINE static inline __attribute__((always_inline))
 

@@ -1,6 +1,7 @@
-#include "ep_kernels.h"
+#include "ep_elementwise.h"
 
 #include "ep_add.h"
+#include "ep_helium.h"
 #include "ep_lanes.h"
 
 /* Both tensors, at the start of a run. */
@@ -36,7 +37,11 @@ static void EP(add_one_run)(struct EP(operands) of, int8_t *output, const void *
 {
     const struct EP(addition) by = *(const struct EP(addition) *)addition; /* stays in registers across stores */
     if (of.first_step && of.second_step) {
+#if EP_MVE
+        EP(add_run_lanes)(of.first, of.second, output, of.run, &by);
+#else
         EP(add_run)(of.first, of.second, output, of.run, &by);
+#endif
         return;
     }
     for (; of.run > 0; --of.run, of.first += of.first_step, of.second += of.second_step) {
@@ -66,9 +71,43 @@ static void EP(subtract_one_run)(struct EP(operands) of, int8_t *output, const v
     }
 }
 
+#if EP_MVE
+
+/* The whole fours of a run in which both tensors go on; returns their values. */
+static int32_t EP(multiply_fours)(struct EP(operands) of, int8_t *output, const struct EP(product) *given)
+{
+    const struct EP(product) by = *given;
+    const int32x4_t low = vdupq_n_s32(by.low), high = vdupq_n_s32(by.high), rounded = vdupq_n_s32(by.is_rounded);
+    const int32_t count = of.first_step && of.second_step ? of.run / 4 * 4 : 0;
+    for (int32_t left = count; left > 0; left -= 4, of.first += 4, of.second += 4, output += 4) {
+        const int32x4_t first = vaddq_n_s32(vldrbq_s32(of.first), by.first_offset);
+        const int32x4_t second = vaddq_n_s32(vldrbq_s32(of.second), by.second_offset);
+        const int32x4_t product = vmulq_n_s32(vmulq_s32(first, second), by.power / 2); /* which vqrdmlah doubles */
+        const int32x4_t below = vandq_s32(vshrq_n_s32(product, 31), rounded);
+        const int32x4_t scaled = vqrdmlahq_n_s32(vaddq_n_s32(below, by.offset), product, by.multiplier);
+        vstrbq_s32(output, EP(clamp_lanes)(vshlq_r_s32(scaled, -by.shift), low, high));
+    }
+    return count;
+}
+
+#else
+
+static int32_t EP(multiply_fours)(struct EP(operands) of, int8_t *output, const struct EP(product) *by)
+{
+    (void)of, (void)output, (void)by;
+    return 0;
+}
+
+#endif
+
 static void EP(multiply_one_run)(struct EP(operands) of, int8_t *output, const void *product)
 {
     const struct EP(product) by = *(const struct EP(product) *)product;
+    const int32_t done = EP(multiply_fours)(of, output, &by);
+    of.run -= done;
+    of.first += of.first_step * done;
+    of.second += of.second_step * done;
+    output += done;
     for (; of.run > 0; --of.run, of.first += of.first_step, of.second += of.second_step) {
         const int32_t doubled = (*of.first + by.first_offset) * (*of.second + by.second_offset) * by.power;
         const int32_t high = EP(high_product_plus)(doubled, by.multiplier, by.offset);
@@ -76,10 +115,42 @@ static void EP(multiply_one_run)(struct EP(operands) of, int8_t *output, const v
     }
 }
 
+/* Ranges: a value less its zero point is below 2^8, times 128 below 2^15, and half of that at twice the larger scale; so a
+ * difference is at most 255 * 128, and twice its square below 2^31. */
+static void EP(squared_difference_of_run)(struct EP(operands) of, int8_t *output, const void *squared)
+{
+    const struct EP(squared) by = *(const struct EP(squared) *)squared;
+    for (; of.run > 0; --of.run, of.first += of.first_step, of.second += of.second_step) {
+        const int32_t first = (*of.first - by.first_zero) * 128, second = (*of.second - by.second_zero) * 128;
+        const int32_t difference = EP(rescale)(first, by.first_multiplier, by.first_shift) -
+                                   EP(rescale)(second, by.second_multiplier, by.second_shift);
+        const int32_t square = EP(rescale)(difference * difference, by.multiplier, by.shift);
+        *output++ = EP(clamped)(square + by.output_zero, -128, 127);
+    }
+}
+
+static void EP(prelu_of_run)(struct EP(operands) of, int8_t *output, const void *prelu)
+{
+    const struct EP(prelu) by = *(const struct EP(prelu) *)prelu;
+    for (; of.run > 0; --of.run, of.first += of.first_step, of.second += of.second_step) {
+        const int32_t value = *of.first - by.zero;
+        const int32_t scaled = value >= 0 ? EP(rescale)(value, by.multiplier, by.shift)
+                                          : EP(rescale)(value * (*of.second - by.slope_zero), by.slope_multiplier,
+                                                        by.slope_shift);
+        *output++ = EP(clamped)(scaled + by.output_zero, -128, 127);
+    }
+}
+
 static void EP(maximum_of_run)(struct EP(operands) of, int8_t *output, const void *by)
 {
     (void)by;
-#if EP_DSP
+#if EP_MVE
+    for (; of.first_step && of.second_step && of.run > 0; of.run -= 16, of.first += 16, of.second += 16, output += 16) {
+        const mve_pred16_t within = vctp8q((uint32_t)of.run);
+        const int8x16_t first = vldrbq_z_s8(of.first, within), second = vldrbq_z_s8(of.second, within);
+        vstrbq_p_s8(output, vmaxq_s8(first, second), within);
+    }
+#elif EP_DSP
     for (; of.first_step && of.second_step && of.run >= 4; of.run -= 4, of.first += 4, of.second += 4, output += 4) {
         const uint32_t word = EP(max_of_bytes)(EP(load_word)(of.first), EP(load_word)(of.second));
         __builtin_memcpy(output, &word, 4);
@@ -93,7 +164,13 @@ static void EP(maximum_of_run)(struct EP(operands) of, int8_t *output, const voi
 static void EP(minimum_of_run)(struct EP(operands) of, int8_t *output, const void *by)
 {
     (void)by;
-#if EP_DSP
+#if EP_MVE
+    for (; of.first_step && of.second_step && of.run > 0; of.run -= 16, of.first += 16, of.second += 16, output += 16) {
+        const mve_pred16_t within = vctp8q((uint32_t)of.run);
+        const int8x16_t first = vldrbq_z_s8(of.first, within), second = vldrbq_z_s8(of.second, within);
+        vstrbq_p_s8(output, vminq_s8(first, second), within);
+    }
+#elif EP_DSP
     for (; of.first_step && of.second_step && of.run >= 4; of.run -= 4, of.first += 4, of.second += 4, output += 4) {
         const uint32_t word = EP(min_of_bytes)(EP(load_word)(of.first), EP(load_word)(of.second));
         __builtin_memcpy(output, &word, 4);
@@ -120,6 +197,18 @@ void EP(multiply)(const int8_t *first, const int8_t *second, int8_t *output, con
                   const struct EP(product) *by)
 {
     EP(over_runs)(first, second, output, over, EP(multiply_one_run), by);
+}
+
+void EP(squared_difference)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over,
+                            const struct EP(squared) *by)
+{
+    EP(over_runs)(first, second, output, over, EP(squared_difference_of_run), by);
+}
+
+void EP(prelu)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over,
+               const struct EP(prelu) *by)
+{
+    EP(over_runs)(first, second, output, over, EP(prelu_of_run), by);
 }
 
 void EP(maximum)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over)

@@ -1,8 +1,8 @@
-/* Sums, differences, products, maxima and minima of two int8 tensors, broadcast or not. */
+/* Functions of two int8 tensors value by value, broadcast or not: sums, products, maxima and the like. */
 #ifndef EP_ELEMENTWISE_H
 #define EP_ELEMENTWISE_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 struct EP(addition); /* in ep_add.h */
 
@@ -22,6 +22,22 @@ struct EP(product) {
     int32_t shift, low, high;            /* to the right, 0 to 22; clamps of the output */
 };
 
+/* Multipliers and shifts are as of `EP(rescale)`. */
+struct EP(squared) {
+    int32_t first_zero, second_zero;
+    int32_t first_multiplier, first_shift;   /* of values times 128, to twice the larger scale; the shift is not */
+    int32_t second_multiplier, second_shift; /* to the left */
+    int32_t multiplier, shift;               /* of the square, at most 1 to the left */
+    int32_t output_zero;
+};
+
+struct EP(prelu) {
+    int32_t zero, slope_zero;
+    int32_t multiplier, shift;             /* of what is not negative */
+    int32_t slope_multiplier, slope_shift; /* of what is negative times its slope */
+    int32_t output_zero;
+};
+
 /* The output may lie over a tensor that is not repeated. A sum or difference is as `EP(addition)` says, the first tensor
  * being the computed one. */
 void EP(add)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over,
@@ -30,6 +46,12 @@ void EP(subtract)(const int8_t *first, const int8_t *second, int8_t *output, con
                   const struct EP(addition) *by);
 void EP(multiply)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over,
                   const struct EP(product) *by);
+/* (first - second)^2 */
+void EP(squared_difference)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over,
+                            const struct EP(squared) *by);
+/* first where that is not negative, else first * second */
+void EP(prelu)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over,
+               const struct EP(prelu) *by);
 void EP(maximum)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over);
 void EP(minimum)(const int8_t *first, const int8_t *second, int8_t *output, const struct EP(broadcast) *over);
 

@@ -2,6 +2,8 @@
 #ifndef EP_LANES_H
 #define EP_LANES_H
 
+#include "ep_helium.h"
+#include "ep_packed.h"
 #include "ep_patch.h"
 
 #define EP_LANES_MOST 255 /* words that may be summed: 255 * 128 < 2^15, 255 * 255 < 2^16 */
@@ -51,6 +53,24 @@ static inline void EP(add_lanes)(int32_t *sums, struct EP(lanes) lanes, int32_t 
 #endif
 }
 
+#if EP_MVE
+
+/* Adds four neighbouring values at each of lines * count places to `sums`. */
+static inline void EP(sum_places)(int32_t *sums, const int8_t *from, int32_t lines, int32_t line, int32_t count,
+                                  int32_t step)
+{
+    int32x4_t lanes = vldrwq_s32(sums);
+    for (; lines > 0; --lines, from += line) {
+        const int8_t *at = from;
+        for (int32_t left = count; left > 0; --left, at += step) {
+            lanes = vaddq_s32(lanes, vldrbq_s32(at));
+        }
+    }
+    vstrwq_s32(sums, lanes);
+}
+
+#else
+
 /* Adds four neighbouring values at each of lines * count places to `sums`. */
 static inline void EP(sum_places)(int32_t *sums, const int8_t *from, int32_t lines, int32_t line, int32_t count,
                                   int32_t step)
@@ -74,6 +94,8 @@ static inline void EP(sum_places)(int32_t *sums, const int8_t *from, int32_t lin
     }
     EP(add_lanes)(sums, lanes, held);
 }
+
+#endif
 
 /* The sum of the value at each of lines * count places. */
 static inline int32_t EP(sum_of_places)(const int8_t *from, int32_t lines, int32_t line, int32_t count, int32_t step)

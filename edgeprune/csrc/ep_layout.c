@@ -1,5 +1,7 @@
 #include "ep_layout.h"
 
+#include "ep_bytes.h"
+
 /* Compilers turn loops that copy or fill into calls of libc, which there need not be: they leave alone a loop with this. */
 #define EP_KEEP_LOOP __asm__ volatile("")
 
@@ -9,6 +11,15 @@
 #else
 #define EP_ANY_WORDS 1
 #endif
+
+#if EP_MVE
+
+static inline void EP(copy_run)(const uint8_t *from, uint8_t *to, int32_t bytes)
+{
+    EP(copy_bytes)((int8_t *)to, (const int8_t *)from, bytes);
+}
+
+#else
 
 static inline void EP(copy_run)(const uint8_t *from, uint8_t *to, int32_t bytes)
 {
@@ -37,6 +48,8 @@ static inline void EP(copy_run)(const uint8_t *from, uint8_t *to, int32_t bytes)
         EP_KEEP_LOOP;
     }
 }
+
+#endif
 
 void EP(copy)(const void *from, void *to, int32_t bytes)
 {

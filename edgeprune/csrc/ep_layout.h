@@ -2,7 +2,7 @@
 #ifndef EP_LAYOUT_H
 #define EP_LAYOUT_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 enum { EP_MOST_AXES = 8 };
 

@@ -2,7 +2,7 @@
 #ifndef EP_LSTM_H
 #define EP_LSTM_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 /* Places in `sizes` and in `numbers` below. Steps count elements of the input or output. */
 enum {

@@ -2,7 +2,7 @@
 #ifndef EP_MATMUL_H
 #define EP_MATMUL_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 /* For each of `batches`: out (rows, columns) = a (rows, depth) times b (depth, columns), rescaled and saturated.
  *

@@ -7,7 +7,7 @@
 #define EP_PACKED_H
 
 #include "ep_add.h"
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 /* Rows in blocks of four.
  *
@@ -74,8 +74,6 @@ static inline int32_t *EP(widen)(int32_t *to, const int8_t *from, int32_t count,
 #if EP_DSP
 
 /* Offsets in `packed_rows`, as assembly sees them: weights 0, weights_end 4, rescales 8, rescales_step 12, steps 16. */
-#define EP_NAKED __attribute__((naked, noinline))
-#define EP_UNUSED __attribute__((unused))
 
 /* A sum in `sum`, doubled by `doubling`, becomes an int8 result. r1 is at multiplier, half and shift of the row. */
 #define EP_LOAD_RESCALE "ldm    r1!, {r2, r3, r12}\n"

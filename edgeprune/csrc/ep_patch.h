@@ -2,7 +2,8 @@
 #ifndef EP_PATCH_H
 #define EP_PATCH_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
+#include "ep_bytes.h"
 
 /* Shapes of a convolution. A patch has kernel_height * kernel_width * depth values in that order. */
 struct EP(window) {
@@ -19,23 +20,6 @@ struct EP(window) {
 static inline int EP(are_lines_runs)(const struct EP(window) *of)
 {
     return of->kernel_width == 1 || (of->dilation_x == 1 && of->depth == of->channels);
-}
-
-static inline void EP(copy_bytes)(int8_t *to, const int8_t *from, int32_t count)
-{
-    for (; count >= 4; count -= 4, from += 4, to += 4) {
-        __builtin_memcpy(to, from, 4);
-    }
-    for (; count > 0; --count) {
-        *to++ = *from++;
-    }
-}
-
-static inline void EP(fill_bytes)(int8_t *to, int32_t value, int32_t count)
-{
-    for (; count > 0; --count) {
-        *to++ = (int8_t)value;
-    }
 }
 
 /* One line of a patch: kernel_width * depth values in a row, from pixel (y, x) on, either of which may be outside.

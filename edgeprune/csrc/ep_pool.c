@@ -1,5 +1,6 @@
-#include "ep_kernels.h"
+#include "ep_pool.h"
 
+#include "ep_helium.h"
 #include "ep_lanes.h"
 
 /* What of a window lies within the input: lines * count places. */
@@ -50,7 +51,21 @@ static void EP(average_window)(struct EP(covered) over, int8_t *output, const st
 static void EP(max_window)(struct EP(covered) over, int8_t *output, const struct EP(pool) *by)
 {
     int32_t left = by->channels;
-#if EP_DSP
+#if EP_MVE
+    const int8x16_t low = vdupq_n_s8((int8_t)by->low), high = vdupq_n_s8((int8_t)by->high);
+    for (; left > 0; left -= 16, over.from += 16, output += 16) {
+        const mve_pred16_t within = vctp8q((uint32_t)left);
+        const int8_t *from = over.from;
+        int8x16_t largest = low;
+        for (int32_t i = over.lines; i > 0; --i, from += over.line) {
+            const int8_t *at = from;
+            for (int32_t j = over.count; j > 0; --j, at += over.step) {
+                largest = vmaxq_s8(largest, vldrbq_z_s8(at, within));
+            }
+        }
+        vstrbq_p_s8(output, vminq_s8(largest, high), within);
+    }
+#elif EP_DSP
     const uint32_t low = (uint32_t)(by->low & 0xff) * 0x01010101u;
     for (; left >= 4; left -= 4, over.from += 4, output += 4) {
         const int8_t *from = over.from;

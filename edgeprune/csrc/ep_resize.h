@@ -2,7 +2,7 @@
 #ifndef EP_RESIZE_H
 #define EP_RESIZE_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 /* rows, columns: for each of the result, offsets of the two source pixels between which it lies and how far it is from
  * the first, in 1024ths (may be negative where both are one); row_count and column_count of these triples

@@ -2,7 +2,7 @@
 #ifndef EP_SOFTMAX_H
 #define EP_SOFTMAX_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 /* Rows of `depth` int8 values, 1 to 4095, to probabilities with scale 1/256 and zero point -128; out may be in.
  *

@@ -1,5 +1,25 @@
 #include "ep_table.h"
 
+#include "ep_helium.h"
+
+#if EP_MVE
+
+/* Sixteen at a time; the last turn is of what is left. */
+void EP(look_up)(const void *in, void *out, const void *table, int32_t count)
+{
+    const uint8_t *from = in;
+    uint8_t *to = out;
+    for (; count >= 16; count -= 16, from += 16, to += 16) {
+        vstrbq_u8(to, vldrbq_gather_offset_u8(table, vldrbq_u8(from)));
+    }
+    if (count > 0) {
+        const mve_pred16_t within = vctp8q((uint32_t)count);
+        vstrbq_p_u8(to, vldrbq_gather_offset_z_u8(table, vldrbq_z_u8(from, within), within), within);
+    }
+}
+
+#else
+
 /* Four at a time: the loop costs as much as one value. */
 void EP(look_up)(const void *in, void *out, const void *table, int32_t count)
 {
@@ -17,6 +37,8 @@ void EP(look_up)(const void *in, void *out, const void *table, int32_t count)
     }
 }
 
+#endif
+
 void EP(look_up_16)(const void *in, int16_t *out, const int16_t *table, int32_t count)
 {
     const uint8_t *from = in;
@@ -27,6 +49,12 @@ void EP(look_up_16)(const void *in, int16_t *out, const int16_t *table, int32_t 
 
 void EP(clamp_all)(const int8_t *in, int8_t *out, int32_t low, int32_t high, int32_t count)
 {
+#if EP_MVE
+    const int8x16_t lowest = vdupq_n_s8((int8_t)low), highest = vdupq_n_s8((int8_t)high);
+    for (; count >= 16; count -= 16, in += 16, out += 16) {
+        vstrbq_s8(out, vminq_s8(vmaxq_s8(vldrbq_s8(in), lowest), highest));
+    }
+#endif
     for (int32_t i = 0; i < count; i++) {
         out[i] = EP(clamped)(in[i], low, high);
     }

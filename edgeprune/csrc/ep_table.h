@@ -2,7 +2,7 @@
 #ifndef EP_TABLE_H
 #define EP_TABLE_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 /* out[i] = table[in[i] as an unsigned byte], `count` values; out may be in. */
 void EP(look_up)(const void *in, void *out, const void *table, int32_t count);

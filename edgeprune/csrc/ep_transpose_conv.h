@@ -2,7 +2,7 @@
 #ifndef EP_TRANSPOSE_CONV_H
 #define EP_TRANSPOSE_CONV_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 /* Places in `sizes` below. */
 enum {

@@ -2,7 +2,7 @@
 #ifndef EP_WINDOWS_H
 #define EP_WINDOWS_H
 
-#include "ep_kernels.h"
+#include "ep_base.h"
 
 /* `before` counts the positions of padding that the first window reaches over. */
 struct EP(windows) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeprune.errors import UnsupportedError, did_you_mean
 
@@ -17,6 +17,7 @@ class Core:
         zig: Target and processor of `zig cc`. Without the names of what it has, no FPU and no DSP is assumed.
         unicorn: Suffix of Unicorn's name for the model; empty where there is none.
         dsp: Whether it has the DSP extension.
+        executed_as: The core that is emulated; another one only where that has all instructions that are compiled for.
     """
 
     name: str
@@ -24,16 +25,29 @@ class Core:
     zig: tuple[str, ...]
     unicorn: str
     dsp: bool
+    executed_as: str
 
 
 def _core(name: str, unicorn: str, gcc_fpu: str = "", zig_features: str = "", dsp: bool = False) -> Core:
+    """A core whose FPU, where it has one, GCC calls `gcc_fpu`."""
     cpu = name.lower().replace("+", "plus")
     soft = not gcc_fpu
     gcc: tuple[str, ...] = (f"-mcpu={cpu}", "-mthumb")
     gcc += ("-mfloat-abi=soft",) if soft else ("-mfloat-abi=hard", f"-mfpu={gcc_fpu}")
     triple = "thumb-freestanding-eabi" if soft else "thumb-freestanding-eabihf"
     zig_cpu = cpu.replace("-", "_")
-    return Core(name, gcc, ("-target", triple, f"-mcpu={zig_cpu}{zig_features}"), unicorn, dsp)
+    return Core(name, gcc, ("-target", triple, f"-mcpu={zig_cpu}{zig_features}"), unicorn, dsp, name)
+
+
+_HELIUM = "+mve_fp+fp_armv8d16"
+_CORTEX_M55 = _core("Cortex-M55", "", "auto", _HELIUM, dsp=True)
+# By its architecture, since GCC 12 does not know the core: that of a Cortex-M55, whose model executes it. What a
+# Cortex-M85 has beyond (pointer authentication) no compiler uses unasked.
+_CORTEX_M85 = replace(
+    _core("Cortex-M85", "", "auto", _HELIUM, dsp=True),
+    gcc=("-march=armv8.1-m.main+mve+fp.dp", "-mthumb", "-mfloat-abi=hard"),
+    executed_as="Cortex-M55",
+)
 
 
 CORES = {
@@ -45,7 +59,8 @@ CORES = {
         _core("Cortex-M4", "M4", "fpv4-sp-d16", "+vfp4d16sp", dsp=True),
         _core("Cortex-M7", "M7", "fpv5-sp-d16", "+fp_armv8d16sp", dsp=True),
         _core("Cortex-M33", "M33", "fpv5-sp-d16", "+dsp+fp_armv8d16sp", dsp=True),
-        _core("Cortex-M55", "", "auto", "", dsp=True),
+        _CORTEX_M55,
+        _CORTEX_M85,
     )
 }
 

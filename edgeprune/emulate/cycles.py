@@ -135,7 +135,7 @@ def provenance(core: str) -> str:
     if fit is None:
         if core in _TIMINGS:
             return f"{table}, up to the largest factor of published results on a Cortex-M4; none on this core"
-        return f"no cycles are estimated for a {core}"
+        return f"none, and no latency: nothing is published here of what instructions take on a {core}"
     return (
         f"{table} times {fit.scale[0]:.2f} to {fit.scale[1]:.2f}, fitted on published MLPerf Tiny results "
         f"({'; '.join(fit.boards)}; the worst left-out row is {fit.worst_left_out * 100:.0f} % off)"

@@ -171,7 +171,7 @@ def profile_library(
     around = firmware(len(inputs[0]), output_bytes, arena_bytes)
     library = Sources((*sources, *around.files), tuple(include_dirs), {**(defines or {}), **(around.defines or {})})
     entry = f"{name}_run"
-    flag = optimisation or ("-O2" if target.core.name == "Cortex-M55" else "-O3")
+    flag = optimisation or ("-O3" if target.core.unicorn else "-O2")  # GCC makes vector instructions slower at -O3
     with tempfile.TemporaryDirectory(prefix="edgeprune-emulate-") as folder:
         image = read_image(build(tools, target.core, library, entry, target.memory, Path(folder) / "library.elf", flag))
     wanted = Call(entry, tuple(inputs), output_bytes, arena_bytes, layer_functions(image, name))
@@ -206,7 +206,18 @@ def profile_library(
         layers=counts.layers,
         toolchain=f"{tools.version} {flag}",
         emulator=emulator,
-        notes=("executed in an emulator, not run on a board", f"cycles: {provenance(target.core.name)}"),
+        notes=(*_executed(target.core), f"cycles: {provenance(target.core.name)}"),
+    )
+
+
+def _executed(core: Core) -> tuple[str, ...]:
+    """How it was executed."""
+    notes = ("executed in an emulator, not run on a board",)
+    if core.executed_as == core.name:
+        return notes
+    return (
+        *notes,
+        f"executed as a {core.executed_as}, which has every instruction that was compiled for the {core.name}",
     )
 
 

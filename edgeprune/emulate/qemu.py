@@ -1,8 +1,8 @@
 """Runs a library on a board that QEMU emulates: outputs, executed instructions, depth of the stack.
 
-For the Cortex-M55, of which Unicorn has no model; `qemu-system-arm` is a package of the system. QEMU's clock is made to
-advance by a fixed time per instruction, which the firmware reads from SysTick, of 24 bits: once so slow that
-the count does not wrap, once so fast that it resolves single instructions.
+For the Cortex-M55, of which Unicorn has no model, and what is executed as one; `qemu-system-arm` is a package of the
+system. QEMU's clock is made to advance by a fixed time per instruction, which the firmware reads from SysTick, of 24
+bits: once so slow that the count does not wrap, once so fast that it resolves single instructions.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def call(
         QualityError: The library faults or does not end.
         DeviceError: QEMU failed.
     """
-    version = _version()
+    found = version()
     sizes = {"INPUT_COUNT": str(len(wanted.inputs)), "LIBRARY_RUN": wanted.entry, "INPUTS": hex(board.inputs)}
     sources = Sources((*library.files, _FIRMWARE), library.include_dirs, {**(library.defines or {}), **sizes})
     with tempfile.TemporaryDirectory(prefix="edgeprune-qemu-") as name:
@@ -91,11 +91,16 @@ def call(
         )
         (folder / "inputs.bin").write_bytes(b"".join(wanted.inputs))
         slow, fine = (_answers(_run(folder, elf, shift, wanted, board), wanted.output_bytes) for shift in _SHIFTS)
-    return version, tuple(_combined(a, b, wanted.entry, board.tick_ns) for a, b in zip(slow, fine, strict=True))
+    return found, tuple(_combined(a, b, wanted.entry, board.tick_ns) for a, b in zip(slow, fine, strict=True))
 
 
 @cache
-def _version() -> str:
+def version() -> str:
+    """The emulator's name and version.
+
+    Raises:
+        MissingExtraError: QEMU is not installed.
+    """
     if not shutil.which("qemu-system-arm"):
         raise MissingExtraError("a Cortex-M55 needs qemu-system-arm", hint="apt-get install qemu-system-arm")
     done = subprocess.run(["qemu-system-arm", "--version"], capture_output=True, text=True, check=False)

@@ -78,8 +78,8 @@ def grid(spec: Spec, targets: Sequence[str], swept: Mapping[str, Sequence[str]])
         swept: `latency`, `ram` and `size` to their limits.
 
     Raises:
-        UsageError: No limit at all, an unknown target, two targets of one name, a runtime that a target does not
-            have, or a latency limit on a target without a latency model.
+        UsageError: No limit at all, a linked device, an unknown target, two targets of one name, a runtime that a
+            target does not have, or a latency limit on a target without a latency model.
     """
     budgets = _budgets(spec.budget, swept)
     if all(b.latency is None and b.ram is None and b.size is None for b in budgets):
@@ -88,6 +88,8 @@ def grid(spec: Spec, targets: Sequence[str], swept: Mapping[str, Sequence[str]])
             where="sweep",
             hint="add --latency 5ms:40ms:6, --ram 64KiB,128KiB or --size 1MB",
         )
+    if spec.target.device is not None:
+        raise UsageError("a sweep measures on no linked device", where="target.device", hint="fit one budget at a time")
     points: list[Point] = []
     seen: dict[str, str] = {}
     for text in targets or (spec.target.name,):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeprune import vela
 from edgeprune.cost import Source
 from edgeprune.documents import FitRecord, ProfileRecord
 from edgeprune.report.tables import before_after
@@ -28,9 +29,7 @@ def summary(record: FitRecord) -> str:
 
 def profile_table(document: ProfileRecord) -> str:
     """A profile as aligned lines, with a last newline."""
-    latency = (
-        UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({_RESTS_ON[document.source]})"
-    )
+    latency = UNKNOWN if document.latency_ns is None else f"{time_text(document.latency_ns)} ({_rests_on(document)})"
     kind = document.ram_kind if document.stack_bytes is None else "arena and stack"
     memory = UNKNOWN if document.ram_bytes is None else f"{format_size(document.ram_bytes)} ({kind})"
     facts = [
@@ -44,14 +43,22 @@ def profile_table(document: ProfileRecord) -> str:
         ("latency", latency),
         ("interval", UNKNOWN if document.latency_interval_ns is None else interval_text(document.latency_interval_ns)),
     ]
-    if document.runs:
+    if document.p50_ns is not None:
         percentiles = (document.p50_ns, document.p90_ns, document.p99_ns)
         facts.append(("p50 p90 p99", f"{', '.join(map(time_text, percentiles))} over {document.runs} runs"))
+    elif document.runs:
+        facts.append(("percentiles", f"none: no single runs are known, {document.runs} in all"))
     facts += [("ram", memory), *(_counts(document) or [("size", _size(document.size_bytes))])]
     lines = [f"{key:<12} {value}" for key, value in facts]
     lines += ["", *_operators(document)] if document.ops else []
     lines += [f"note: {note}" for note in document.notes]
     return "\n".join(lines) + "\n"
+
+
+def _rests_on(document: ProfileRecord) -> str:
+    if document.runs and not document.p50_ns:
+        return "mean of the runs"
+    return "estimate of the NPU's compiler" if document.runtime == vela.RUNTIME else _RESTS_ON[document.source]
 
 
 def _counts(document: ProfileRecord) -> list[tuple[str, str]]:

@@ -174,7 +174,7 @@ def artifacts(record: FitRecord) -> Table:
         (
             Cell(row.name),
             Cell(row.precision),
-            Cell(format_size(row.size_bytes)),
+            Cell(UNKNOWN if row.size_bytes is None else format_size(row.size_bytes)),
             Cell(metric_text(record.metric.artifacts.get(row.name), record.metric)),
             Cell(UNKNOWN if row.snr_db is None else f"{row.snr_db:.1f} dB"),
             Cell(", ".join(row.float_ops) or "none", "; ".join(row.notes)),

@@ -37,6 +37,7 @@ def test_random_widths_are_repeatable_and_every_other_ones_are_multiples_of_eigh
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's exporters warn about themselves
+@pytest.mark.slow
 def test_files_are_exported_once_and_judged_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(calibration.NETS, "tiny", (NETS["residual"], 16))
     model = load_latency_model(load_target("host"), "tflite", "int8", 1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from bench import fit, host, loop, prune, solver
+from bench import fit, host, loop, mcu_fit, prune, schedule, solver
 from bench.cells import open_sheet, read_document
 from edgeprune.errors import MeasurementError, UsageError
 from tests.pruning.nets import NETS
@@ -30,6 +30,24 @@ def test_a_ram_limit_lies_where_only_the_pruned_model_holds_it() -> None:
         with pytest.raises(UsageError, match="no limit would bind") as caught:
             host.halfway(dense, pruned)
         assert "--net demo" in caught.value.hint
+
+
+def test_schedules_run_in_order_and_train_equally_many_steps() -> None:
+    assert schedule.chosen_arms("geometric, one-shot") == ("one-shot", "geometric")
+    with pytest.raises(UsageError, match="unknown schedule 'geometrical'") as caught:
+        schedule.chosen_arms("geometrical")
+    assert "geometric" in caught.value.hint
+    steps_per_epoch = 70
+    once, staged = (schedule.fit_of(arm, 0, 4, steps_per_epoch) for arm in ("one-shot", "geometric"))
+    between = (staged["stages"] - 1) * staged["race_steps"]
+    assert once["epochs"] * steps_per_epoch == staged["epochs"] * steps_per_epoch + between
+    assert once["race_steps"] == staged["race_steps"] and once["patience"] >= once["epochs"]
+
+
+def test_a_fit_for_a_microcontroller_has_the_limits_that_are_asked_for(tmp_path: Path) -> None:
+    spec = mcu_fit.spec_of(mcu_fit.options_of(["--ram", "20KiB"]), tmp_path, 1)
+    assert spec.budget.latency and spec.budget.ram == "20KiB" and spec.budget.size
+    assert spec.fit.formats == ("c",) and spec.fit.seed == 1
 
 
 def test_an_error_ends_the_command_with_its_own_status(

@@ -20,7 +20,20 @@ def fill(path: Path, name: str, cells: dict[str, dict[str, Any]]) -> None:
         sheet.cell(key, lambda: result)  # noqa: B023
 
 
-COMMANDS = ("fit", "host", "loop", "calibration", "prune", "solver", "zoo", "device-models", "mcu", "mcu-model")
+COMMANDS = (
+    "fit",
+    "host",
+    "loop",
+    "calibration",
+    "prune",
+    "solver",
+    "zoo",
+    "device-models",
+    "mcu",
+    "mcu-fit",
+    "mcu-model",
+    "schedule",
+)
 ARM: dict[str, Any] = {"fp32": 0.9173, "int8": {"tflite": 0.9151, "onnx": 0.9149}, "parameters": 269722, "macs": 41e6}
 FIT = {
     "dense": ARM,
@@ -135,7 +148,8 @@ def test_figures_become_rows(tmp_path: Path) -> None:
     for name, cells in done.items():
         fill(tmp_path, name, cells)
     text = page(tmp_path)
-    assert text.count("Not measured") == 5 and text == page(tmp_path)  # models, device models, solver, mcu twice
+    assert text.count("Not measured") == 7  # zoo, device models, solver, schedule, three of mcu
+    assert text == page(tmp_path)
     assert "| ours (curves) | 0 | 0.970 | 1.000 | 88.12 | 91.51 | 91.49 |  | 269,722 | 41.0 |" in text
     assert "| dense |  | 2.000 | 2.062 | 91.73 |" in text
     assert "not equal within 2 %: uniform by +3.5 %" in text and "noise floor 0.4 %" in text
@@ -194,6 +208,32 @@ def test_counts_become_rows_and_those_of_known_networks_stand_beside_their_peers
     assert text.count("| kws_ref_model.tflite |") == 3 and text.count("| autoencoder |") == 1
     assert "- made with: gcc 12 -O3, unicorn 2" in text and "- Cortex-M7, cycles of Cortex-M7" in text
     assert "- float.tflite is refused: the model computes in floating point:" in text
+
+
+def test_a_fit_with_three_limits_shows_what_each_of_them_does(tmp_path: Path) -> None:
+    fitted: dict[str, Any] = {"verdict": "met", "source": "emulated", "rounds": 1, "rehearsals": 2, "dense": 0.9173}
+    fitted |= {"budget": {"latency_ns": 220_000_000, "ram_bytes": 20_480, "size_bytes": 112_640, "at": "p90"}}
+    fitted |= {"latency_ns": 205_000_000, "latency_interval_ns": [196_000_000, 214_000_000], "ram_bytes": 18_125}
+    fitted |= {"size_bytes": 109_056, "fp32": 0.853, "int8": {"c": 0.8512}}
+    fitted |= {"parameters": {"dense": 269_722, "pruned": 80_000}, "macs": {"dense": 40_600_000, "pruned": 13_000_000}}
+    fitted |= {"blocked": {"latency_ns": [9, 10], "ram_bytes": [2, 10], "size_bytes": [8, 10]}}
+    fill(tmp_path, "mcu-fit", {"fit/seed0": fitted})
+    text = page(tmp_path)
+    spent = "214.0 of 220.0 | 17.7 of 20.0 | 106.5 of 110.0"
+    rest = "1 | 2 | 91.73 | 85.30 | 85.12 | 269,722 to 80,000 | 40.6 to 13.0"
+    assert f"| 0 | met | {spent} | {rest} |" in text
+    flat = text.replace("\n", " ")
+    assert "latency between 196 and 214 ms (emulated); of 10 narrowed groups" in flat
+    assert "9 that on latency, 2 that on RAM, 8 that on flash." in flat
+
+
+def test_schedules_stand_beside_each_other_with_their_means(tmp_path: Path) -> None:
+    one = {"fp32": 0.8, "int8": 0.79, "parameters": 60_000, "macs": 10_000_000, "plan": "curves", "dense": 0.9173}
+    cells = {"one-shot/seed0": one, "one-shot/seed1": {**one, "int8": 0.77}, "geometric/seed0": {**one, "int8": 0.81}}
+    fill(tmp_path, "schedule", cells)
+    text = page(tmp_path)
+    assert "| geometric | 0 | 80.00 | 81.00 | 60,000 | 10.00 | curves |" in text
+    assert "geometric 81.00 % (spread 0.00), one-shot 78.00 % (spread 2.00)" in text.replace("\n", " ")
 
 
 def test_machine_versions_command_and_load_stand_below(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,9 +37,8 @@ def brute_force(buffers: tuple[Buffer, ...]) -> int:
     return best
 
 
-@settings(max_examples=150, deadline=None)
-@given(demands(most=30))
-def test_no_two_live_buffers_overlap(buffers: tuple[Buffer, ...]) -> None:
+def holds(buffers: tuple[Buffer, ...]) -> None:
+    """No two live buffers overlap, and the total is not below what is proven to be needed."""
     found = place(buffers)
     for a, b in itertools.combinations(buffers, 2):
         if a.meets(b) and a.size_bytes and b.size_bytes:
@@ -47,25 +47,37 @@ def test_no_two_live_buffers_overlap(buffers: tuple[Buffer, ...]) -> None:
     assert all(found.offsets[b.name] % b.alignment == 0 for b in buffers)
     tops = [found.offsets[b.name] + b.size_bytes for b in buffers if b.size_bytes]
     assert found.total_bytes == max(tops, default=0)
-
-
-@settings(max_examples=150, deadline=None)
-@given(demands(most=30))
-def test_the_total_is_between_its_bound_and_the_sum(buffers: tuple[Buffer, ...]) -> None:
-    found = place(buffers)
     held = max(sum(b.size_bytes for b in buffers if b.birth <= t <= b.death) for t in range(9))
     assert held <= found.lower_bytes <= found.total_bytes
     assert found.gap >= 0
     assert place(buffers) == found
 
 
-@settings(max_examples=120, deadline=None)
-@given(demands(most=6))
-def test_small_placements_are_optimal_and_proven(buffers: tuple[Buffer, ...]) -> None:
+def is_optimal(buffers: tuple[Buffer, ...]) -> None:
     real = tuple(b for b in buffers if b.size_bytes)
     found = place(buffers)
     assert found.gap == 0
     assert found.total_bytes == (brute_force(real) if real else 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(demands(most=30))
+def test_no_two_live_buffers_overlap_and_the_total_is_bounded(buffers: tuple[Buffer, ...]) -> None:
+    holds(buffers)
+
+
+@settings(max_examples=40, deadline=None)
+@given(demands(most=6))
+def test_small_placements_are_optimal_and_proven(buffers: tuple[Buffer, ...]) -> None:
+    is_optimal(buffers)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(demands(most=30), demands(most=6))
+def test_many_placements_hold_and_small_ones_are_optimal(buffers: tuple[Buffer, ...], few: tuple[Buffer, ...]) -> None:
+    holds(buffers)
+    is_optimal(few)
 
 
 def test_a_total_above_the_live_bytes_can_be_proven_optimal() -> None:

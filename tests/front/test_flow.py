@@ -83,10 +83,12 @@ def test_a_point_is_what_a_fit_with_its_budget_gives(reference: SweepRecord, poi
     assert same_result(alone, read_record(reference.points[1].run))
 
 
+@pytest.mark.slow
 def test_points_on_processes_give_the_same_record(reference: SweepRecord, points: Points, tmp_path: Path) -> None:
     assert same_sweep(sweep(points(*LATENCIES), name="digits", out=tmp_path, jobs=2), reference)
 
 
+@pytest.mark.slow
 def test_what_points_share_is_computed_once(points: Points, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two boards that differ in their name only share all but the costs; one with another channel step less."""
     text = BOARD.read_text(encoding="utf-8").replace("step = 4", "step = 8")
@@ -125,6 +127,7 @@ def test_what_points_share_is_computed_once(points: Points, tmp_path: Path, monk
     ]
 
 
+@pytest.mark.slow
 def test_a_failing_point_is_one_line_and_the_others_go_on(
     reference: SweepRecord, points: Points, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def die(number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_told_and_the_next_calls_run() -> None:
     with workers.processes(2, 1) as run:
         with pytest.raises(workers.WorkersLost):
@@ -83,6 +84,7 @@ def test_a_killed_process_is_told_and_the_next_calls_run() -> None:
         assert sorted(run(die, [(0,), (2,), (3,)])) == [0, 2, 3]
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_process_that_started_them_is_killed(root: Path) -> None:
     script = """
         import time

@@ -1,3 +1,4 @@
+import ast
 import json
 import subprocess
 import sys
@@ -42,6 +43,10 @@ def test_a_copied_script_times_a_file_and_prints_one_document(runtime: str, expo
 
 def test_the_script_imports_nothing_of_the_package() -> None:
     assert "edgeprune" not in {line.split()[1].split(".")[0] for line in _import_lines()}
+
+
+def test_the_script_is_of_a_python_that_boards_still_have() -> None:
+    assert ast.parse(SCRIPT.read_text(), feature_version=(3, 9)).body[1].module == "__future__"  # type: ignore[attr-defined]
 
 
 def _import_lines() -> list[str]:

@@ -132,6 +132,7 @@ def reference_vectors(program: Program, path: Path, count: int) -> list[tuple[li
         taken = [_random(random, program, index) for index in program.model.inputs]
         for detail, values in zip(loaded.get_input_details(), taken, strict=True):
             loaded.set_tensor(detail["index"], values)
+        loaded.reset_all_variables()  # states of an LSTM, which the library starts anew too
         loaded.invoke()
         vectors.append((taken, [loaded.get_tensor(detail["index"]).copy() for detail in loaded.get_output_details()]))
     return vectors

@@ -62,9 +62,9 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
     output = model.tensor(operator.outputs[0])
     low, high = clamps(operator, output)
     window = window.flat()
-    found = [_packed_group(group, output.zero_point, (low, high)) for group in groups if variant != "plain"]
+    found = [_packed_group(group, output.zero_point, (low, high)) for group in groups if variant == "dsp"]
     fitting = [group for group in found if group is not None]
-    is_packed = len(fitting) == len(groups)
+    is_packed = variant == "dsp" and len(fitting) == len(groups)
     if is_packed:
         ordered = [replace(group, rows=_in_columns(group.rows, window)) for group in fitting]
         constants, definitions = packed(ordered)
@@ -98,13 +98,14 @@ def convolution(model: Model, step: Step, window: Window, groups: Sequence[Rows]
 def _plain(groups: Sequence[Rows], zero: int, clamps: tuple[int, int]) -> tuple[tuple[Constant, ...], str]:
     """Constants, and the C structures `rows_{step}` of each group, for any core."""
     shared = are_shared(groups)
-    factors = [fixed_point(factor) for group in groups for factor in group.factors][: 1 if shared else None]
+    factors = [fixed_point(factor) for group in groups for factor in group.factors]
+    factors = 4 * factors[:1] if shared else factors  # as many as lanes read at once
     rescales = np.array([(factor.multiplier, factor.shift) for factor in factors], np.int32)
     rows, depth = groups[0].weights.shape
-    step = 0 if shared else 2
+    step, shifts_down = 0 if shared else 2, int(all(factor.shift < 0 for factor in factors))
     members = [
         f"{{{{{{weights}} + {at * rows * depth}, {{sums}} + {at * rows}, {{rescales}} + {at * rows * step}, "
-        f"{step}, {rows}, {depth}, {zero}, {clamps[0]}, {clamps[1]}}}}}"
+        f"{step}, {rows}, {depth}, {zero}, {clamps[0]}, {clamps[1]}, {shifts_down}}}}}"
         for at in range(len(groups))
     ]
     return (*matrices(groups), Constant("rescales", rescales)), structures("plain_rows", "rows_{step}", members)

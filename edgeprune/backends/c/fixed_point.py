@@ -24,9 +24,14 @@ class FixedPoint:
 
 
 def fixed_point(real: float) -> FixedPoint:
-    """The nearest factor to a non-negative real one; below 2 ** -32 it is zero."""
+    """The nearest factor to a non-negative real one; below 2 ** -32 it is zero.
+
+    Of infinity, which scales divided in float32 may be, the shift is as much too large as that of any such number.
+    """
     if real == 0:
         return FixedPoint(0, 0)
+    if math.isinf(real):
+        return FixedPoint(2**31 - 1, 128)
     fraction, shift = math.frexp(real)
     multiplier = math.floor(fraction * 2**31 + 0.5)
     if multiplier == 2**31:

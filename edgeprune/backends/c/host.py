@@ -55,9 +55,14 @@ def compile_library(report: Path, folder: Path) -> Path:
         text=True,
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[0]
-        raise UsageError(f"the C compiler refuses the library: {last}", where=str(report))
+        raise UsageError(f"the C compiler refuses the library: {_reason(done.stderr)}", where=str(report))
     return built
+
+
+def _reason(log: str) -> str:
+    """The first line of a compiler's messages that tells of an error; warnings may precede it."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "no message")
 
 
 class LibrarySession:

@@ -97,8 +97,8 @@ def _kernels(program: Program, name: str) -> dict[str, str]:
         found[file] = text
         waiting += re.findall(r'^#include "(ep_\w+\.h)"', text, re.MULTILINE)
     prefix = "#define EP_PREFIX ep\n"
-    assert prefix in found["ep_kernels.h"], "where kernels get their names from"
-    found["ep_kernels.h"] = found["ep_kernels.h"].replace(prefix, f"#define EP_PREFIX {name}_ep\n")
+    assert prefix in found["ep_base.h"], "where kernels get their names from"
+    found["ep_base.h"] = found["ep_base.h"].replace(prefix, f"#define EP_PREFIX {name}_ep\n")
     return found
 
 

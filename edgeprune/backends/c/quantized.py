@@ -1,4 +1,4 @@
-"""What int8 operators share: the clamps that a fused activation means."""
+"""What int8 operators share: their number format, and the clamps that a fused activation means."""
 
 from __future__ import annotations
 
@@ -14,6 +14,17 @@ _BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "RELU6": (0.0, 6.0),
     "RELU_N1_TO_1": (-1.0, 1.0),
 }
+
+
+def refuse_other_formats(*tensors: Tensor) -> None:
+    """Hold tensors to int8 with one scale.
+
+    Raises:
+        UnsupportedError: One is of another type or has no scale.
+    """
+    for tensor in tensors:
+        if tensor.dtype != "int8" or tensor.quantization is None:
+            raise UnsupportedError(f"{tensor.name} is not int8 with a scale")
 
 
 def activation(operator: Operator) -> str:

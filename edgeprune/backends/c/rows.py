@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from edgeprune.backends import Array
+from edgeprune.backends.c.fixed_point import fixed_point
 from edgeprune.backends.c.lowering import Constant
 from edgeprune.backends.c.model import Tensor
 from edgeprune.errors import UnsupportedError
@@ -70,6 +71,20 @@ def rows_of(source: Tensor, weights: Tensor, bias: Tensor | None, output: Tensor
     each = len(matrix) // groups
     parts = [slice(first, first + each) for first in range(0, len(matrix), each)]
     return tuple(Rows(matrix[part], sums[part], factors[part]) for part in parts)
+
+
+def check_sums(groups: Sequence[Rows]) -> None:
+    """Refuse sums that 32 bits do not hold, before they are rescaled or while they are.
+
+    Raises:
+        UnsupportedError: Says which row.
+    """
+    for group in groups:
+        largest = np.maximum(*(np.abs(bound) for bound in group.bounds))
+        for row, (bound, factor) in enumerate(zip(largest.tolist(), group.factors, strict=True)):
+            shift = max(fixed_point(factor).shift, 0)
+            if max(bound, 1) << shift >= 2**31:
+                raise UnsupportedError(f"sums of row {row} up to {bound:,}, times 2 ** {shift}, need more than 32 bits")
 
 
 def matrices(groups: Sequence[Rows]) -> tuple[Constant, Constant]:

@@ -64,6 +64,9 @@ _BIAS = Argument("bias", ("int32",), (1, 1), optional=True)
 _INDICES = Argument("values", _INDEX, (0, 1))
 _INDICES_32 = Argument("values", ("int32",), (0, 1))
 _PADDINGS = Argument("values", _INDEX, (2, 2))
+_PADDINGS_32 = Argument("values", ("int32",), (2, 2))
+_X3 = Argument(ranks=(3, 4))
+_SIZES_32 = Argument("values", ("int32",), (1, 1))
 
 
 def _lstm_inputs() -> tuple[Argument, ...]:
@@ -95,7 +98,11 @@ SIGNATURES: dict[str, Signature] = {
     "MINIMUM": Signature(4, "MaximumMinimum", (_X, _X)),
     "AVERAGE_POOL_2D": Signature(3, "Pool2D", (_X4,)),
     "MAX_POOL_2D": Signature(3, "Pool2D", (_X4,)),
+    "SQUARED_DIFFERENCE": Signature(2, "SquaredDifference", (_X, _X)),
+    "PRELU": Signature(1, "", (_X, _X)),
     "MEAN": Signature(3, "Reducer", (_X, _INDICES_32)),
+    "REDUCE_MAX": Signature(3, "Reducer", (_X, _INDICES_32)),
+    "REDUCE_MIN": Signature(3, "Reducer", (_X, _INDICES_32)),
     "SUM": Signature(2, "Reducer", (_X, _INDICES_32)),
     "SOFTMAX": Signature(3, "Softmax", (Argument(ranks=(1, 8)),)),
     "LOGISTIC": Signature(3, "", (_X,)),
@@ -106,8 +113,15 @@ SIGNATURES: dict[str, Signature] = {
     "RELU_0_TO_1": Signature(1, "", (_X,)),
     "LEAKY_RELU": Signature(2, "LeakyRelu", (_X,)),
     "HARD_SWISH": Signature(1, "HardSwish", (_X,)),
+    "GELU": Signature(2, "Gelu", (_X,)),
+    "ABS": Signature(3, "Abs", (_X,)),
+    "EXP": Signature(2, "Exp", (_X,)),
+    "LOG": Signature(2, "", (_X,)),
+    "SQRT": Signature(2, "", (_X,)),
+    "RSQRT": Signature(3, "", (_X,)),
     "PAD": Signature(6, "Pad", (_MOVED, _PADDINGS)),
     "PADV2": Signature(6, "PadV2", (_MOVED, _PADDINGS, Argument("values", _ANY, (0, 1)))),
+    "MIRROR_PAD": Signature(3, "MirrorPad", (_X, _PADDINGS)),
     "RESHAPE": Signature(1, "Reshape", (_MOVED, Argument("values", ("int32",), (0, 1), optional=True))),
     "SQUEEZE": Signature(1, "Squeeze", (_MOVED,)),
     "EXPAND_DIMS": Signature(1, "ExpandDims", (_MOVED, _INDICES)),
@@ -117,6 +131,13 @@ SIGNATURES: dict[str, Signature] = {
     "SLICE": Signature(8, "Slice", (_MOVED, _INDICES, _INDICES)),
     "STRIDED_SLICE": Signature(4, "StridedSlice", (_MOVED, _INDICES_32, _INDICES_32, _INDICES_32)),
     "TRANSPOSE": Signature(8, "Transpose", (_MOVED, _INDICES_32)),
+    "REVERSE_V2": Signature(4, "ReverseV2", (_X, _INDICES_32)),
+    "TILE": Signature(2, "Tile", (_X, _INDICES)),
+    "BROADCAST_TO": Signature(4, "BroadcastTo", (_X, _INDICES)),
+    "SPACE_TO_DEPTH": Signature(2, "SpaceToDepth", (_X4,)),
+    "DEPTH_TO_SPACE": Signature(1, "DepthToSpace", (_X4,)),
+    "SPACE_TO_BATCH_ND": Signature(4, "SpaceToBatchND", (_X3, _SIZES_32, _PADDINGS_32)),
+    "BATCH_TO_SPACE_ND": Signature(4, "BatchToSpaceND", (_X3, _SIZES_32, _PADDINGS_32)),
     "RESIZE_NEAREST_NEIGHBOR": Signature(4, "ResizeNearestNeighbor", (_X4, _INDICES_32)),
     "RESIZE_BILINEAR": Signature(4, "ResizeBilinear", (_X4, _INDICES_32)),
     "QUANTIZE": Signature(6, "Quantize", (Argument(types=_REQUANTIZED),), same=False),
@@ -125,6 +146,7 @@ SIGNATURES: dict[str, Signature] = {
     "UNPACK": Signature(6, "Unpack", (_MOVED,), outputs="num"),
     "GATHER": Signature(8, "Gather", (_MOVED, Argument(types=_INDEX))),
 }
+_FARTHEST = 2.0**40  # of scales of activations from 1: quotients of three of them are float32 numbers
 _BIAS_TOLERANCE = 1e-3  # of float32 scales multiplied by whoever wrote the file
 _QUANTIZED = ("int8", "uint8", "int16")
 
@@ -208,6 +230,8 @@ def _check_activation(model: Model, index: int, what: str) -> None:
             raise UsageError(f"its {what} is {tensor.dtype} without a scale")
     elif len(tensor.quantization.scales) > 1:
         raise UnsupportedError(f"its {what} has a scale per channel")
+    elif not 1 / _FARTHEST <= tensor.scale <= _FARTHEST:
+        raise UnsupportedError(f"its {what} has the scale {tensor.scale:.4g}, which no values are computed at")
     if tensor.size == 0:
         raise UnsupportedError(f"its {what} has no elements: its shape is {tensor.shape}")
 

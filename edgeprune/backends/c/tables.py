@@ -18,6 +18,7 @@ from edgeprune.errors import UnsupportedError
 
 Function = Callable[[Array, Tensor, Tensor, Mapping[str, Option]], Array]
 _HALF = np.float32(0.5)
+_ROOT_BITS = 20
 _MOST_RATIO = 2.0**14  # differences of 16-bit values times it still fit 32 bits
 
 
@@ -113,6 +114,35 @@ def smooth(of: Callable[[Array], Array]) -> Function:
     return function
 
 
+def square_root(stored: Array, source: Tensor, result: Tensor, options: Mapping[str, Option]) -> Array:
+    """In float32 throughout, and rounded down where others round to the nearest."""
+    _refuse_negative(source)
+    reals = np.float32(source.scale) * (stored - source.zero_point).astype(np.float32)
+    steps = np.sqrt(reals) / np.float32(result.scale)
+    values: Array = np.floor(np.minimum(steps, 2.0**24)).astype(np.int64) + result.zero_point
+    return values
+
+
+def inverse_square_root(stored: Array, source: Tensor, result: Tensor, options: Mapping[str, Option]) -> Array:
+    """Rounded twice: with 20 fraction bits, and times what the scales make of it. Of zero it is the greatest value."""
+    _refuse_negative(source)
+    steps = stored - source.zero_point
+    fine = np.floor(2.0**_ROOT_BITS / np.sqrt(np.maximum(steps, 1)) + 0.5).astype(np.int64)
+    factor = fixed_point(1 / float(np.sqrt(np.float32(source.scale)) * np.float32(result.scale)))
+    if factor.shift > _ROOT_BITS:
+        raise UnsupportedError(
+            f"its output scale {result.scale:.4g} is too fine for its input scale {source.scale:.4g}"
+        )
+    rooted = rescale(fine, FixedPoint(factor.multiplier, factor.shift - _ROOT_BITS)) + result.zero_point
+    return np.where(steps == 0, np.iinfo(np.int32).max, rooted)
+
+
+def _refuse_negative(source: Tensor) -> None:
+    """The reference gives up where a value is negative, so inputs that may be have no right answer."""
+    if source.zero_point != -128:
+        raise UnsupportedError(f"its input may be negative: its zero point is {source.zero_point}, not -128")
+
+
 def gelu(stored: Array, source: Tensor, result: Tensor, options: Mapping[str, Option]) -> Array:
     """x times the normal distribution of x, or its approximation by a hyperbolic tangent."""
     return smooth(_gelu_by_tanh if options["approximate"] else _gelu)(stored, source, result, options)
@@ -130,6 +160,13 @@ def _gelu_by_tanh(x: Array) -> Array:
 
 def _logistic(x: Array) -> Array:
     values: Array = 1 / (1 + np.exp(-x))
+    return values
+
+
+def _logarithm(x: Array) -> Array:
+    """Of what is not positive the smallest value."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values: Array = np.where(x > 0, np.log(x), -np.inf)
     return values
 
 
@@ -166,6 +203,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "LOGISTIC": smooth(_logistic),
     "TANH": smooth(np.tanh),
     "EXP": smooth(np.exp),
+    "LOG": smooth(_logarithm),
+    "SQRT": square_root,
+    "RSQRT": inverse_square_root,
     "GELU": gelu,
     "ABS": absolute,
 }

@@ -92,6 +92,7 @@ class TfliteSession:
                 hint="give samples as the model was exported for",
             )
         self._interpreter.set_tensor(self._input["index"], quantize(np.ascontiguousarray(image), self._input))
+        self._interpreter.reset_all_variables()  # samples know nothing of each other
         self._interpreter.invoke()
         output = dequantize(self._interpreter.get_tensor(self._output["index"]), self._output)
         return output.transpose(0, 3, 1, 2) if output.ndim == 4 else output

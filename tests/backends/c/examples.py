@@ -130,7 +130,8 @@ _VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "UNIDIR
 def _unary(builder: _Builder, kind: str) -> _Made:
     shape = builder.sizes(builder.some(1, 4))
     options: dict[str, Option] = {"SOFTMAX": {"beta": 1.0}, "LEAKY_RELU": {"alpha": 0.125}}.get(kind, {})
-    return _Made([builder.data(*shape)], [shape], options)
+    like = Quantization((builder.quantization().scale,), (-128,)) if kind in ("SQRT", "RSQRT") else None
+    return _Made([builder.data(*shape, like=like)], [shape], options)
 
 
 def _window(builder: _Builder, size: int, window: int, stride: int, dilation: int, padding: str) -> int:
@@ -195,7 +196,7 @@ def _elementwise(builder: _Builder, kind: str) -> _Made:
     other = tuple(size if builder.flag() else 1 for size in shape)[builder.some(0, len(shape) - 1) :]
     like = builder.quantization()
     inputs: list[int | None] = [builder.data(*shape, like=like), builder.data(*other, like=like)]
-    return _Made(inputs if builder.flag() else inputs[::-1], [shape], like=like)
+    return _Made(inputs if kind == "PRELU" or builder.flag() else inputs[::-1], [shape], like=like)
 
 
 def _pool(builder: _Builder, kind: str) -> _Made:
@@ -212,17 +213,59 @@ def _reduced(builder: _Builder, kind: str) -> _Made:
     axes = sorted({builder.axis(4) % 4 for _ in range(2)})
     made = [1 if axis in axes else size for axis, size in enumerate(shape)]
     output = tuple(size for axis, size in enumerate(made) if keep or axis not in axes)
-    return _Made([builder.data(*shape), builder.values(*axes)], [output], {"keep_dims": keep})
+    like = builder.quantization() if kind in ("REDUCE_MAX", "REDUCE_MIN") else None
+    return _Made([builder.data(*shape, like=like), builder.values(*axes)], [output], {"keep_dims": keep}, like)
 
 
 def _padded(builder: _Builder, kind: str) -> _Made:
     shape, like = builder.sizes(builder.some(1, 4)), builder.quantization()
+    if kind == "MIRROR_PAD":
+        return _mirrored(builder, shape, like)
     paddings = builder.random.integers(0, 3, (len(shape), 2), np.int32)
     inputs: list[int | None] = [builder.data(*shape, like=like), builder.values(*paddings)]
     if kind == "PADV2":
         value = builder.random.integers(-128, 128, (1,), np.int8)
         inputs.append(builder.add(Tensor("value", (1,), "int8", like, value)))
     return _Made(inputs, [tuple(size + sum(pair) for size, pair in zip(shape, paddings.tolist()))], like=like)
+
+
+def _mirrored(builder: _Builder, shape: Shape, like: Quantization) -> _Made:
+    mode = "REFLECT" if builder.flag() else "SYMMETRIC"
+    most = [size - (mode == "REFLECT") for size in shape]
+    paddings = [[builder.some(0, many) for _ in range(2)] for many in most]
+    made = tuple(size + sum(pair) for size, pair in zip(shape, paddings))
+    return _Made([builder.data(*shape, like=like), builder.values(*paddings)], [made], {"mode": mode}, like)
+
+
+def _repeated(builder: _Builder, kind: str) -> _Made:
+    shape, like = builder.sizes(builder.some(1, 4)), builder.quantization()
+    if kind == "REVERSE_V2":
+        axes = sorted({builder.axis(len(shape)) % len(shape)})
+        return _Made([builder.data(*shape, like=like), builder.values(*axes)], [shape], like=like)
+    if kind == "TILE":
+        times = [builder.some(1, 3) for _ in shape]
+        made = tuple(size * many for size, many in zip(shape, times))
+        return _Made([builder.data(*shape, like=like), builder.values(*times)], [made], like=like)
+    narrow = tuple(size if builder.flag() else 1 for size in shape)[builder.some(0, len(shape) - 1) :]
+    return _Made([builder.data(*narrow, like=like), builder.values(*shape)], [shape], like=like)
+
+
+def _blocks(builder: _Builder, kind: str) -> _Made:
+    (batch, height, width, channels), size, like = builder.sizes(4), builder.some(1, 3), builder.quantization()
+    deep, wide = (batch, height, width, channels * size**2), (batch, height * size, width * size, channels)
+    ends = (wide, deep) if kind == "SPACE_TO_DEPTH" else (deep, wide)
+    return _Made([builder.data(*ends[0], like=like)], [ends[1]], {"block_size": size}, like)
+
+
+def _batches(builder: _Builder, kind: str) -> _Made:
+    batch, channels, like, rank = builder.some(1, 2), builder.some(1, 4), builder.quantization(), builder.some(1, 2)
+    sizes, places = [builder.some(1, 3) for _ in range(rank)], [builder.some(2, 4) for _ in range(rank)]
+    margins = [[builder.some(0, size - 1), builder.some(0, size - 1)] for size in sizes]
+    image = tuple(size * many - sum(pair) for size, many, pair in zip(sizes, places, margins))
+    large, small = (batch, *image, channels), (batch * int(np.prod(sizes)), *places, channels)
+    ends = (large, small) if kind == "SPACE_TO_BATCH_ND" else (small, large)
+    inputs = [builder.data(*ends[0], like=like), builder.values(*sizes), builder.values(*margins)]
+    return _Made([*inputs], [ends[1]], like=like)
 
 
 def _viewed(builder: _Builder, kind: str) -> _Made:
@@ -329,10 +372,13 @@ _RECIPES: dict[str, Callable[[_Builder, str], _Made]] = {
     "TRANSPOSE_CONV": _transpose_conv,
     "FULLY_CONNECTED": _dense,
     "BATCH_MATMUL": _batch_matmul,
-    **dict.fromkeys(("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"), _elementwise),
+    **dict.fromkeys(("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "PRELU"), _elementwise),
     **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), _pool),
-    **dict.fromkeys(("MEAN", "SUM"), _reduced),
-    **dict.fromkeys(("PAD", "PADV2"), _padded),
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), _reduced),
+    **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), _padded),
+    **dict.fromkeys(("REVERSE_V2", "TILE", "BROADCAST_TO"), _repeated),
+    **dict.fromkeys(("SPACE_TO_DEPTH", "DEPTH_TO_SPACE"), _blocks),
+    **dict.fromkeys(("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"), _batches),
     **dict.fromkeys(("SQUEEZE", "EXPAND_DIMS", "RESHAPE"), _viewed),
     **dict.fromkeys(("CONCATENATION", "PACK"), _joined),
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), _parted),

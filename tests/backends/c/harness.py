@@ -53,24 +53,24 @@ def compiled(model: Model, step: Step, folder: Path, variant: Variant, flags: tu
     return library
 
 
-def source_of(model: Model, lowered: Lowered) -> str:
-    """C of one step behind `run`."""
+def source_of(model: Model, lowered: Lowered, run: str = "run") -> str:
+    """C of one step behind a function of that name, which is in all its names at file scope."""
     sources, results = [model.tensor(i) for i in model.inputs], [model.tensor(i) for i in model.outputs]
     parameters = [f"const {_C_TYPES[t.dtype]} *in{i}" for i, t in enumerate(sources)]
     parameters += [f"{_C_TYPES[t.dtype]} *out{i}" for i, t in enumerate(results)]
     names = {f"in{i}": f"in{i}" for i in range(len(sources))} | {f"out{i}": f"out{i}" for i in range(len(results))}
-    names |= {constant.name: f"k_{constant.name}" for constant in lowered.constants}
-    names |= {"scratch": "scratch", "step": "0"}
-    lines = ['#include "ep_kernels.h"', *(_constant(constant) for constant in lowered.constants)]
-    lines += [lowered.definitions.format(**names), f"void run({', '.join(parameters)});"]
-    lines += [f"void run({', '.join(parameters)})", "{"]
+    names |= {constant.name: f"{run}_{constant.name}" for constant in lowered.constants}
+    names |= {"scratch": "scratch", "step": run}
+    lines = ['#include "ep_kernels.h"', *(_constant(constant, names[constant.name]) for constant in lowered.constants)]
+    lines += [lowered.definitions.format(**names), f"void {run}({', '.join(parameters)});"]
+    lines += [f"void {run}({', '.join(parameters)})", "{"]
     if lowered.scratch_bytes:
         lines.append(f"    static int8_t scratch[{lowered.scratch_bytes}] __attribute__((aligned(8)));")
     return "\n".join([*lines, f"    {lowered.call.format(**names)}", "}", ""])
 
 
-def _constant(constant: Constant) -> str:
+def _constant(constant: Constant, name: str) -> str:
     values = ", ".join(str(value) for value in constant.values.ravel().tolist())
     kind = _C_TYPES[str(constant.values.dtype)]
     aligned = f" __attribute__((aligned({constant.alignment})))"
-    return f"static const {kind} k_{constant.name}[{constant.values.size}]{aligned} = {{{values}}};"
+    return f"static const {kind} {name}[{constant.values.size}]{aligned} = {{{values}}};"

@@ -28,6 +28,7 @@ def _ends(kind: str, rng: np.random.Generator, case: int) -> tuple[Tensor, Tenso
     Sometimes of one scale, or of scales whose ratio is so close to a fraction that its rounding decides ties.
     """
     zero_in, zero_out = rng.integers(-128, 128, 2)
+    zero_in = -128 if kind in ("SQRT", "RSQRT") else zero_in
     scale_in = float(np.exp(rng.uniform(-7, 0.5)))
     scale_out = float(np.exp(rng.uniform(-4 if kind == "HARD_SWISH" else -7, 0)))
     if case % 3 == 0:
@@ -94,6 +95,9 @@ REFUSED = [
     ("RELU", computed((2,), 20000.0), computed((2,), 1.0), {}, "its input scale is 2e+04 times its output scale"),
     ("LEAKY_RELU", computed((2,)), computed((2,)), {"alpha": -0.5}, "its alpha is -0.5, negative"),
     ("HARD_SWISH", computed((2,), 12.9), computed((2,), 0.1), {}, "its input scale is 129 times its output scale"),
+    ("SQRT", computed((2,), 0.1, -127), computed((2,)), {}, "may be negative: its zero point is -127, not -128"),
+    ("RSQRT", computed((2,), 1e-9, -128), computed((2,), 1e-9), {}, "its output scale 1e-09 is too fine for its input"),
+    ("RSQRT", computed((2,), 0.1, 0), computed((2,)), {}, "may be negative: its zero point is 0, not -128"),
     ("QUANTIZE", computed((2,), 0.1, 0, "int32"), computed((2,)), {}, "it goes from int32 to int8"),
     ("QUANTIZE", computed((2,), 0.1, 0, "int16"), computed((2,), dtype="uint8"), {}, "it goes from int16 to uint8"),
 ]

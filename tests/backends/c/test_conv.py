@@ -99,6 +99,8 @@ def test_its_own_input_can_be_added_to_it(variant: Variant, tmp_path: Path) -> N
         (Layer((1, 4, 4, 8), 8, (3, 3)), {2: {"data": None}}, "computed"),
         (Layer((1, 4, 4, 8), 8, (3, 3)), {2: {"dtype": "int64"}}, "biases of int64"),
         (Layer((1, 4, 4, 8), 8, (3, 3)), {1: {"quantization": Quantization((0.1,), (3,))}}, "zero point is not 0"),
+        (Layer((1, 4, 4, 8), 8, (3, 3)), {2: {"data": np.full(8, 2**31 - 1, np.int32)}}, "need more than 32 bits"),
+        (Layer((1, 4, 4, 8), 8, (3, 3)), {1: {"quantization": Quantization((1e9,), (0,))}}, "need more than 32 bits"),
     ],
 )
 def test_what_it_cannot_do_exactly_is_refused(layer: Layer, change: dict[int, Any], message: str) -> None:

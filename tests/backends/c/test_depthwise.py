@@ -213,6 +213,7 @@ def _changed(model: Model, index: int, **changes: object) -> Model:
         (3, {"data": None}, "computed, not constant"),
         (3, {"dtype": "int64"}, "bias is int64"),
         (3, {"data": np.full(3, 2**31 - 1, np.int32)}, "exceed 32 bits"),
+        (1, {"quantization": Quantization((1e9, 1e9, 1e9), (0,) * 3, 3)}, "exceed 32 bits"),
         (1, {"quantization": Quantization((0.1,), (1,))}, "has a zero point"),
         (1, {"quantization": Quantization((0.1, 0.1), (0, 0), 3)}, "neither one nor one for each channel"),
     ],

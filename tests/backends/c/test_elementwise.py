@@ -1,4 +1,4 @@
-"""Sums, differences, products, maxima and minima against LiteRT's reference kernels."""
+"""Operators on two tensors, value by value, against LiteRT's reference kernels."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def combining(
         for name, shape, scale, zero in zip(("first", "second", "output"), shapes, scales, zeros, strict=True)
     ]
     tensors[1] = replace(tensors[1], data=constant)
-    options = {} if kind in ("MAXIMUM", "MINIMUM") else {"fused_activation_function": activation}
+    options = {"fused_activation_function": activation} if kind in ("ADD", "SUB", "MUL") else {}
     inputs = (0, 1) if constant is None else (0,)
-    return Model(tuple(tensors), (Operator(kind, (0, 1), (2,), options, version=2),), inputs, (2,))
+    version = 1 if kind == "PRELU" else 2
+    return Model(tuple(tensors), (Operator(kind, (0, 1), (2,), options, version=version),), inputs, (2,))
 
 
 def values(shape: Shape, seed: int) -> Array:
@@ -80,10 +81,25 @@ SHAPES: list[tuple[Shape, Shape]] = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["ADD", "SUB", "MUL"])
+@pytest.mark.parametrize("kind", ["ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "PRELU"])
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_every_pair_is_combined_as_the_reference_does(kind: str, quantization: dict[str, Any], tmp_path: Path) -> None:
     agrees(combining(kind, (1, 65536), (1, 65536), **quantization), pairs(), tmp_path)
+
+
+RANDOM = np.random.default_rng(5).uniform(-6, 0, (12, 3))
+
+
+@pytest.mark.parametrize("kind", ["SQUARED_DIFFERENCE", "PRELU"])
+def test_random_scales(kind: str, tmp_path: Path) -> None:
+    for case, logarithms in enumerate(RANDOM):
+        first, second, output = np.exp(logarithms)
+        if case % 3 == 0:  # ratios that are powers of two, so that halves decide
+            second, output = first * 2.0 ** (case - 6), first * first * 4
+        agrees(combining(kind, (16, 64), (16, 64), (first, second, output)), [values((16, 64), case)] * 2, tmp_path)
+        agrees(
+            combining(kind, (16, 64), (64,), (first, second, output)), [values((16, 64), 1), values((64,), 2)], tmp_path
+        )
 
 
 @pytest.mark.parametrize("kind", ["MAXIMUM", "MINIMUM"])
@@ -94,7 +110,8 @@ def test_the_larger_and_the_smaller_of_every_pair_are_found(kind: str, tmp_path:
 @pytest.mark.parametrize(
     ("kind", "first", "second"),
     [("ADD", *shapes) for shapes in SHAPES]
-    + [(kind, *shapes) for kind in elementwise.KINDS[1:] for shapes in (SHAPES[3], SHAPES[6])],
+    + [(kind, *shapes) for kind in elementwise.KINDS[1:] if kind != "PRELU" for shapes in (SHAPES[3], SHAPES[6])]
+    + [("PRELU", *shapes) for shapes in SHAPES[1:3]],
 )
 def test_shapes_are_broadcast(kind: str, first: Shape, second: Shape, tmp_path: Path) -> None:
     agrees(combining(kind, first, second), [values(first, 1), values(second, 2)], tmp_path)
@@ -104,6 +121,8 @@ def test_shapes_are_broadcast(kind: str, first: Shape, second: Shape, tmp_path: 
 def test_an_emulated_core_agrees(kind: str, tmp_path: Path) -> None:
     thumb.needed()
     for first, second in (SHAPES[0], SHAPES[4]):
+        if kind == "PRELU" and np.broadcast_shapes(first, second) != first:
+            continue
         model, inputs = combining(kind, first, second), [values(first, 1), values(second, 2)]
         (expected,) = harness.reference(model, inputs, tmp_path)
         for compiler in thumb.compilers():
@@ -131,6 +150,9 @@ def test_the_output_may_lie_over_what_is_not_repeated() -> None:
         ("MUL", 2, {"quantization": None}, "output is not int8"),
         ("SUB", 2, {"quantization": Quantization((1e-9,), (0,))}, "18 times finer"),
         ("MUL", 2, {"quantization": Quantization((1e-9,), (0,))}, "more than 2"),
+        ("PRELU", 2, {"quantization": Quantization((1e-9,), (0,))}, "more than 2"),
+        ("PRELU", 0, {"shape": (1, 3)}, "enlarge an input"),
+        ("SQUARED_DIFFERENCE", 2, {"quantization": Quantization((1e-9,), (0,))}, "rescaled by more than 2"),
         ("MAXIMUM", 2, {"quantization": Quantization((0.1,), (0,))}, "not quantised as the output"),
         ("MUL", 2, {"shape": (2, 4)}, "not broadcast"),
         ("MUL", 1, {"shape": (2, 2)}, "not broadcast"),

@@ -19,3 +19,8 @@ def test_ties_are_rounded_as_the_reference_rounds_them(factor: float, tmp_path: 
     model = one_step("QUANTIZE", [computed((256,), factor / 8)], [computed((256,), 1 / 8, dtype="int16")])
     (expected,) = reference(model, [BYTES], tmp_path)
     np.testing.assert_array_equal(rescale(BYTES, fixed_point(factor)), expected)
+
+
+def test_what_is_beyond_all_numbers_has_a_shift_that_checks_refuse() -> None:
+    assert fixed_point(float("inf")).shift > 31 and fixed_point(1e300).shift > 31
+    assert fixed_point(0.0).multiplier == 0 and fixed_point(1e-30).multiplier == 0

@@ -84,9 +84,13 @@ def test_a_missing_runtime_package_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_sources_that_do_not_compile_are_refused_with_the_compilers_words(tmp_path: Path) -> None:
     report = library(tmp_path, image_net())
-    (tmp_path / "src" / "net.c").write_text("int net_run(void) { return nothing; }\n")
-    with pytest.raises(UsageError, match="the C compiler refuses the library: .*net.c"):
+    (tmp_path / "src" / "net.c").write_text("#warning before it\nint net_run(void) { return nothing; }\n")
+    with pytest.raises(UsageError, match=r"the C compiler refuses the library: .*net.c:2.*error: .*nothing"):
         host.LibrarySession(report)
+
+
+def test_a_compiler_that_says_nothing_is_told_so() -> None:
+    assert host._reason("\n") == "no message" and host._reason("killed\nby the system") == "killed"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,43 @@ def test_space_and_depth(block: int, shape: tuple[int, int, int, int], tmp_path:
     _exact(one_step("DEPTH_TO_SPACE", [computed(deep)], [computed(shape)], block_size=block), tmp_path)
 
 
+@pytest.mark.parametrize(("shape", "axes"), [((3, 4, 5), (1,)), ((3, 4, 5), (2, -2)), ((7,), (0,))])
+def test_reverse(shape: tuple[int, ...], axes: tuple[int, ...], tmp_path: Path) -> None:
+    _exact(one_step("REVERSE_V2", [computed(shape), constant(axes)], [computed(shape)]), tmp_path)
+
+
+@pytest.mark.parametrize("times", [(1, 1, 1), (2, 1, 3), (1, 4, 1), (3, 2, 2)])
+def test_tile(times: tuple[int, ...], tmp_path: Path) -> None:
+    made = [size * many for size, many in zip((2, 3, 4), times)]
+    _exact(one_step("TILE", [computed((2, 3, 4)), constant(times)], [computed(made)]), tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 4), (1, 5, 1), (4,), (1,), (3, 5, 4)])
+def test_broadcast(shape: tuple[int, ...], tmp_path: Path) -> None:
+    model = one_step("BROADCAST_TO", [computed(shape), constant((3, 5, 4))], [computed((3, 5, 4))])
+    newer = tuple(replace(operator, version=2) for operator in model.operators)  # the reference has no first version
+    _exact(replace(model, operators=newer), tmp_path)
+
+
+BLOCKS: list[tuple[tuple[int, ...], tuple[int, ...], list[tuple[int, int]]]] = [
+    ((1, 4, 6, 3), (2, 3), [(0, 0), (0, 0)]),
+    ((2, 5, 7, 2), (2, 2), [(1, 0), (0, 1)]),
+    ((1, 3, 3, 5), (3, 2), [(2, 4), (3, 0)]),
+    ((2, 7, 3), (4,), [(0, 1)]),
+]
+
+
+@pytest.mark.parametrize(("shape", "sizes", "margins"), BLOCKS)
+def test_space_and_batches(
+    shape: tuple[int, ...], sizes: tuple[int, ...], margins: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    places = [(at + sum(pair)) // size for at, size, pair in zip(shape[1:-1], sizes, margins)]
+    image, batches = computed(shape, 0.1, 7), computed((shape[0] * np.prod(sizes), *places, shape[-1]), 0.1, 7)
+    asked = [constant(sizes), constant(margins)]
+    _exact(one_step("SPACE_TO_BATCH_ND", [image, *asked], [batches]), tmp_path)
+    _exact(one_step("BATCH_TO_SPACE_ND", [batches, *asked], [image]), tmp_path)
+
+
 PADDINGS = [[(0, 0), (1, 2), (3, 1), (0, 0)], [(0, 0), (0, 0), (0, 0), (2, 5)], [(1, 1), (0, 1), (1, 0), (1, 1)]]
 
 
@@ -222,6 +260,20 @@ REFUSED: list[tuple[str, list[Tensor], list[Tensor], dict[str, Option], str]] = 
         [computed((4,))],
         {},
         "its padding value has another scale",
+    ),
+    (
+        "SPACE_TO_BATCH_ND",
+        [computed((1, 2, 2, 1)), constant([2, 2]), constant([(0, 0), (0, 0)])],
+        [computed((4, 1, 1, 1), 0.2)],
+        {},
+        "its input and its output have different",
+    ),
+    (
+        "BATCH_TO_SPACE_ND",
+        [computed((81, 1, 1, 1)), constant([9, 9]), constant([(0, 0), (0, 0)])],
+        [computed((1, 9, 9, 1))],
+        {},
+        "its blocks have 81 places, 64 at most",
     ),
     ("GATHER", [computed((2,)), computed((1,), None, 0, "int32")], [computed((1,))], {}, "its indices are computed"),
     ("GATHER", [computed((2,)), constant([2])], [computed((1,))], {"axis": 0}, "its indices go up to 2 of 2"),

@@ -38,7 +38,7 @@ def _model(
     return Model(tuple(tensors), (operator,), (0,), (15,))
 
 
-def _random(seed: int, cell_scale: float = 2.0**-11, **options: Option) -> Model:
+def random_lstm(seed: int, cell_scale: float = 2.0**-11, **options: Option) -> Model:
     rng = np.random.default_rng(seed)
     inputs, cells, batches, times = (int(rng.integers(1, most)) for most in (9, 9, 6, 7))
     options = {"time_major": bool(seed % 2), **options}
@@ -59,13 +59,13 @@ def _random(seed: int, cell_scale: float = 2.0**-11, **options: Option) -> Model
 
 @pytest.mark.parametrize("seed", range(12))
 def test_random_sequences(seed: int, tmp_path: Path) -> None:
-    model = _random(seed, CELL_SCALES[seed % 7])
+    model = random_lstm(seed, CELL_SCALES[seed % 7])
     assert_exact(model, filled(model, np.random.default_rng(seed)), tmp_path)
 
 
 @pytest.mark.parametrize("clip", [0.01, 0.7, 100.0])
 def test_cells_are_clipped(clip: float, tmp_path: Path) -> None:
-    model = _random(5, cell_clip=clip)
+    model = random_lstm(5, cell_clip=clip)
     assert_exact(model, filled(model, np.random.default_rng(5)), tmp_path)
 
 
@@ -91,7 +91,7 @@ def _changed(model: Model, position: int, tensor: Tensor | None) -> Model:
     return replace(model, tensors=tensors, operators=(replace(operator, inputs=tuple(inputs)),))
 
 
-GOOD = _random(1)
+GOOD = random_lstm(1)
 VECTOR = constant([1], "int16", 0.1)
 
 REFUSED = [
@@ -99,11 +99,11 @@ REFUSED = [
     (_changed(GOOD, 16, VECTOR), "it has a projection"),
     (_changed(GOOD, 20, VECTOR), "it has layer normalisation"),
     (_changed(GOOD, 1, None), "its input and forget gates are coupled"),
-    (_random(1, fused_activation_function="RELU"), "its activation is RELU, not TANH"),
+    (random_lstm(1, fused_activation_function="RELU"), "its activation is RELU, not TANH"),
     (replace(GOOD, operators=(replace(GOOD.operators[0], intermediates=()),)), "it has 0 intermediate tensors"),
     (_changed(GOOD, 0, computed((1, 1, 1), 0.1, 0, "int16")), "x is int16, not int8"),
-    (_random(1, 2.0**-8), "its cells have scale 0.003906, not a power of two"),
-    (_random(1, 3e-4), "its cells have scale 0.0003, not a power of two"),
+    (random_lstm(1, 2.0**-8), "its cells have scale 0.003906, not a power of two"),
+    (random_lstm(1, 3e-4), "its cells have scale 0.0003, not a power of two"),
     (_changed(GOOD, 0, computed((1, 1, 1), 1e4)), "sums of gate 0 rescaled by 2 \\*\\* "),
 ]
 

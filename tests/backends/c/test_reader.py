@@ -6,18 +6,21 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
+from edgeprune.backends.c.lowering import Variant
+from edgeprune.backends.c.model import Tensor
 from edgeprune.backends.c.options import TABLES
 from edgeprune.backends.c.reader import read
+from edgeprune.backends.c.schedule import schedule
 from edgeprune.backends.c.signatures import SIGNATURES
 from edgeprune.backends.tflite import interpreter
-from edgeprune.errors import MissingExtraError, UnsupportedError, UsageError
+from edgeprune.errors import EdgepruneError, MissingExtraError, UnsupportedError, UsageError
 from tests.backends.c.examples import defaults, example, network, same_model
 from tests.backends.c.files import write
 
@@ -143,3 +146,26 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such model file") as caught:
         read(tmp_path / "model.tflite")
     assert caught.value.where == str(tmp_path / "model.tflite")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_however_far_off_are_computed_with_or_refused(kind: str, tmp_path: Path) -> None:
+    """Of weights any that the format holds, of activations those that are read: no number overflows."""
+    for seed in range(6):
+        model, random = example(kind, np.random.default_rng(seed)), np.random.default_rng(100 + seed)
+        tensors = [_far_off(tensor, random) for tensor in model.tensors]
+        path = write(replace(model, tensors=tuple(tensors)), tmp_path / "model.tflite")
+        for variant in get_args(Variant):
+            try:
+                schedule(read(path), variant)
+            except EdgepruneError as error:
+                assert type(error) in (UnsupportedError, UsageError)
+
+
+def _far_off(tensor: Tensor, random: np.random.Generator) -> Tensor:
+    """The tensor, or the tensor at other scales."""
+    if tensor.quantization is None or random.random() < 0.6:
+        return tensor
+    least, most = (-44, 38) if tensor.data is not None else (-12, 12)
+    scales = [float(np.float32(10.0 ** random.uniform(least, most))) for _ in tensor.quantization.scales]
+    return replace(tensor, quantization=replace(tensor.quantization, scales=tuple(scales)))

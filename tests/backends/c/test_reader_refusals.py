@@ -14,7 +14,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.backends.c import reader
-from edgeprune.backends.c.model import Model, Quantization, Tensor
+from edgeprune.backends.c.model import Model, Operator, Quantization, Tensor
 from edgeprune.backends.c.reader import read
 from edgeprune.errors import EdgepruneError, UnsupportedError, UsageError
 from tests.backends.c.examples import example, network
@@ -326,6 +326,13 @@ def test_scales_and_zero_points_are_held_to_their_ranges(
     refused(write(wrong, tmp_path / "model.tflite"), UsageError, message, "tensor 0 'data 0'")
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_activations_at_scales_of_nothing_real_are_refused(scale: float, tmp_path: Path) -> None:
+    for index in (0, 1):
+        wrong = with_tensor(example("TANH", random()), index, quantization=Quantization((scale,), (0,)))
+        refused(write(wrong, tmp_path / "model.tflite"), UnsupportedError, "which no values are computed at")
+
+
 def test_zero_points_of_sums_are_zero(tmp_path: Path) -> None:
     model = example("FULLY_CONNECTED", random())
     wrong = with_tensor(model, 2, quantization=Quantization(model.tensors[2].quantization.scales, (1,)))  # type: ignore[union-attr]
@@ -582,6 +589,12 @@ def test_peepholes_and_the_like_are_named(tmp_path: Path) -> None:
 VALUES: dict[str, tuple[int, list[Any], str]] = {
     "MEAN": (1, [4], "its axis 4 is not one of 4"),
     "PAD": (1, [[-1, 0]] * 4, "its paddings .* do not fit shape"),
+    "MIRROR_PAD": (1, [[99, 99]] * 4, "its paddings .* reach beyond what shape"),
+    "REVERSE_V2": (1, [0, 0], "it reverses axes that do not lie side by side"),
+    "TILE": (1, [0] * 4, "its repetitions .* do not fit shape"),
+    "BROADCAST_TO": (1, [], "does not broadcast to"),
+    "SPACE_TO_BATCH_ND": (1, [0], "its blocks .* do not fit shape"),
+    "BATCH_TO_SPACE_ND": (1, [1] * 3, "its blocks .* do not fit shape"),
     "EXPAND_DIMS": (1, [1, 1], "its input 1 holds 2 numbers, not one"),
     "RESHAPE": (1, [3, 3, 3], "it is to make"),
     "SLICE": (1, [9, 9, 9], "does not lie in shape"),
@@ -601,7 +614,7 @@ def test_sizes_and_axes_that_fit_nothing_are_refused(kind: str, tmp_path: Path) 
     model = example(kind, np.random.default_rng(5))
     if kind == "TRANSPOSE":
         values = [0] * (len(model.tensors[0].shape) + 1)
-    if kind == "PAD":
+    if kind in ("PAD", "MIRROR_PAD"):
         values = values[: len(model.tensors[0].shape)]
     index = model.operators[0].inputs[position]
     assert index is not None
@@ -641,6 +654,30 @@ def test_shapes_that_do_not_go_together_are_refused(kind: str, tmp_path: Path) -
     refused(write(wrong, tmp_path / "model.tflite"), UsageError, message, f"operator 0 ({kind})")
 
 
+def test_blocks_divide_what_they_are_made_of(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+
+    def moved(kind: str, shape: tuple[int, ...], *listed: Any, **options: Any) -> Path:
+        like = Quantization((0.5,), (0,))
+        values = [np.array(each, np.int32) for each in listed]
+        constants = [Tensor("values", each.shape, "int32", None, each) for each in values]
+        tensors = (Tensor("x", shape, "int8", like), *constants, Tensor("y", (1,), "int8", like))
+        last = len(tensors) - 1
+        return write(Model(tensors, (Operator(kind, tuple(range(last)), (last,), options),), (0,), (last,)), path)
+
+    refused(
+        moved("SPACE_TO_DEPTH", (1, 3, 4, 1), block_size=2), UsageError, "3 x 4 positions do not divide into blocks"
+    )
+    refused(
+        moved("DEPTH_TO_SPACE", (1, 3, 4, 6), block_size=2), UsageError, "6 channels do not divide into blocks of 2"
+    )
+    refused(moved("DEPTH_TO_SPACE", (1, 3, 4, 6), block_size=0), UsageError, "its block_size is 0")
+    none, two = [[0, 0], [0, 0]], [2, 2]
+    refused(moved("SPACE_TO_BATCH_ND", (1, 3, 4, 1), two, none), UsageError, "do not divide into blocks of")
+    refused(moved("BATCH_TO_SPACE_ND", (3, 3, 4, 1), two, none), UsageError, "3 batches of .* do not make blocks of")
+    refused(moved("BATCH_TO_SPACE_ND", (4, 1, 1, 1), two, [[1, 1], [0, 0]]), UsageError, "do not make blocks of")
+
+
 def test_a_transposed_convolution_makes_four_positive_sizes(tmp_path: Path) -> None:
     model = example("TRANSPOSE_CONV", random())
     index = model.operators[0].inputs[0]
@@ -648,6 +685,15 @@ def test_a_transposed_convolution_makes_four_positive_sizes(tmp_path: Path) -> N
     for sizes in ([1, 5, 5], [1, 0, 5, 1]):
         wrong = with_tensor(model, index, shape=(len(sizes),), data=np.array(sizes, np.int32))
         refused(write(wrong, tmp_path / "model.tflite"), UsageError, r"it makes \(.*\) with weights of shape")
+
+
+@pytest.mark.parametrize("axes", [[], [0, 2], [-1, 0]])
+def test_axes_that_the_reference_does_not_reverse_are_refused(axes: list[int], tmp_path: Path) -> None:
+    like, listed = Quantization((0.5,), (0,)), np.array(axes, np.int32)
+    x, y = (Tensor(name, (2, 3, 4), "int8", like) for name in "xy")
+    tensors = (x, Tensor("axes", listed.shape, "int32", None, listed), y)
+    model = Model(tensors, (Operator("REVERSE_V2", (0, 1), (2,)),), (0,), (2,))
+    refused(write(model, tmp_path / "model.tflite"), UsageError, "it reverses axes that do not lie side by side")
 
 
 def test_a_single_index_lies_in_its_axis(tmp_path: Path) -> None:

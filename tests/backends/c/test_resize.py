@@ -42,6 +42,8 @@ REFUSED = [
     ("RESIZE_BILINEAR", computed((1, 2, 2, 1), 0.1, 0, "int16"), LARGE, {}, "its input is int16, not int8"),
     ("RESIZE_BILINEAR", SMALL, CHANGED, {}, "its input and its output have different scales"),
     ("RESIZE_NEAREST_NEIGHBOR", SMALL, CHANGED, {}, "its input and its output have different scales"),
+    ("RESIZE_BILINEAR", SMALL, computed((1, 65, 2, 1)), {}, "from 2 to 65 the reference reads beyond its input"),
+    ("RESIZE_BILINEAR", computed((1, 1, 8, 1)), computed((1, 1, 129, 1)), {}, "from 8 to 129 the reference reads"),
     ("RESIZE_BILINEAR", SMALL, LARGE, FLAGS[3], "which contradict each other"),
 ]
 

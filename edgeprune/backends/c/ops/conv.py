@@ -7,7 +7,7 @@ from edgeprune.backends.c.convolution import Window, convolution
 from edgeprune.backends.c.lowering import Lowered, Step, Variant
 from edgeprune.backends.c.model import Model, Operator, Tensor
 from edgeprune.backends.c.quantized import clamps
-from edgeprune.backends.c.rows import check_weights, rows_of
+from edgeprune.backends.c.rows import check_sums, check_weights, rows_of
 from edgeprune.errors import UnsupportedError
 
 KINDS = ("CONV_2D",)
@@ -25,6 +25,7 @@ def check(model: Model, operator: Operator) -> None:
         raise UnsupportedError(f"values of {source.dtype} to {output.dtype} are not supported", hint="int8 ones are")
     check_weights(weights, bias)
     clamps(operator, output)
+    check_sums(rows_of(source, weights, bias, output))
 
 
 def lower(model: Model, step: Step, variant: Variant) -> Lowered:

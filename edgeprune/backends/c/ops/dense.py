@@ -60,14 +60,16 @@ def lower(model: Model, step: Step, variant: Variant) -> Lowered:
     rows = _rows(model, operator)
     between = _thresholds(rows, output.zero_point)
     ends = clamps(operator, output)
-    if variant != "plain":
-        short = {factor: short_rescale(factor, within) for factor, within in between.items()}
+    short = {factor: short_rescale(factor, within) for factor, within in between.items()}
+    if variant == "dsp":
         factors = np.array(rows.factors)
         first, last = (np.clip(rounded(bound, factors) + output.zero_point, *ends) for bound in rows.bounds)
         fitting = packed_rows(rows, [short[factor] for factor in rows.factors], (first, last), output.zero_point)
         if fitting is not None:
             return _packed(fitting, output, ends)
-    return _plain(rows, between, output, ends)
+    if all(pair is not None for pair in short.values()):
+        return _plain(rows, short, output, ends)
+    return _plain(rows, {factor: long_rescale(factor, within) for factor, within in between.items()}, output, ends)
 
 
 def _packed(group: PackedRows, output: Tensor, ends: tuple[int, int]) -> Lowered:
@@ -85,18 +87,20 @@ def _packed(group: PackedRows, output: Tensor, ends: tuple[int, int]) -> Lowered
     )
 
 
-def _plain(rows: Rows, between: Mapping[float, Thresholds], output: Tensor, ends: tuple[int, int]) -> Lowered:
-    """For any core."""
+def _plain(
+    rows: Rows, rescales: Mapping[float, tuple[int, ...] | None], output: Tensor, ends: tuple[int, int]
+) -> Lowered:
+    """For any core: by multipliers of 31 bits, or of 62 where all of `rescales` are."""
     shared = are_shared([rows])
-    long = {factor: long_rescale(factor, within) for factor, within in between.items()}
-    rescales = np.array([long[factor] for factor in rows.factors[: 1 if shared else None]], np.int32)
+    taken = np.array([rescales[factor] for factor in (4 * rows.factors[:1] if shared else rows.factors)], np.int32)
     count, depth = rows.weights.shape
-    members = f"{{weights}}, {{sums}}, {{rescales}}, {0 if shared else 3}, {count}, {depth}"
+    members = f"{{weights}}, {{sums}}, {{rescales}}, {0 if shared else taken.shape[1]}, {count}, {depth}"
     members = f"{{{{{members}, {output.zero_point}, {ends[0]}, {ends[1]}}}}}"
+    ending = "_long" if taken.shape[1] == 3 else ""
     return Lowered(
-        call=f"EP(multiply_vectors)({{in0}}, {{out0}}, {output.size // count}, rows_{{step}});",
-        kernels=("ep_dense",),
-        constants=(*matrices([rows]), Constant("rescales", rescales)),
+        call=f"EP(multiply_vectors{ending})({{in0}}, {{out0}}, {output.size // count}, rows_{{step}});",
+        kernels=(f"ep_dense{ending}",),
+        constants=(*matrices([rows]), Constant("rescales", taken)),
         definitions=structures("dense_rows", "rows_{step}", [members]),
     )
 

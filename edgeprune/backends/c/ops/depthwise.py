@@ -12,7 +12,7 @@ from edgeprune.backends.c.fixed_point import FixedPoint, fixed_point
 from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
 from edgeprune.backends.c.model import Model, Operator
 from edgeprune.backends.c.ops import conv
-from edgeprune.backends.c.quantized import clamps
+from edgeprune.backends.c.quantized import clamps, refuse_other_formats
 from edgeprune.backends.c.structures import structure
 from edgeprune.backends.c.windows import Windows, windows
 from edgeprune.errors import UnsupportedError
@@ -21,6 +21,9 @@ KINDS = ("DEPTHWISE_CONV_2D",)
 PADS = True
 
 _FILTER, _BIAS = 1, 2  # positions of the inputs
+_VECTOR = 16  # bytes of a register with lanes
+_MOST_TAPS = 255  # of a strip, whose places in the filter are bytes
+_LONGEST_STEP = 2**16 // 7  # along a strip: seven of them fit the lanes that hold places
 _LARGEST_SHIFT = 22  # of the sliding kernel, whose offset holds the output's zero point times 2**shift
 
 
@@ -86,9 +89,7 @@ def check(model: Model, operator: Operator) -> None:
     """
     tensors = [model.tensor(operator.inputs[0]), model.tensor(operator.outputs[0])]
     weights = model.tensor(operator.inputs[_FILTER])
-    for tensor in (*tensors, weights):
-        if tensor.dtype != "int8" or tensor.quantization is None:
-            raise UnsupportedError(f"{tensor.name} is not int8 with a scale")
+    refuse_other_formats(*tensors, weights)
     bias = model.tensor(operator.inputs[_BIAS]) if _has_bias(operator) else None
     if weights.data is None or (bias is not None and bias.data is None):
         raise UnsupportedError("its filter or bias is computed, not constant")
@@ -99,12 +100,14 @@ def check(model: Model, operator: Operator) -> None:
         raise UnsupportedError("its filter has a zero point")
     if len(weights.quantization.scales) not in (1, weights.shape[3]):
         raise UnsupportedError("its filter's scales are neither one nor one for each channel")
-    if _layer(model, operator).bounds.max() >= 2**31:
-        raise UnsupportedError("its sums can exceed 32 bits")
+    layer = _layer(model, operator)
+    for bound, factor in zip(layer.bounds.tolist(), layer.factors, strict=True):
+        if max(bound, 1) << max(factor.shift, 0) >= 2**31:
+            raise UnsupportedError("its sums can exceed 32 bits")
 
 
 def lower(model: Model, step: Step, variant: Variant) -> Lowered:
-    """A call of the kernel for 3x3 filters where that is possible, else of the one for any filter.
+    """A call of the kernel for vectors or for 3x3 filters where that is possible, else of the one for any filter.
 
     Of a single input channel it is a convolution.
     """
@@ -114,6 +117,8 @@ def lower(model: Model, step: Step, variant: Variant) -> Lowered:
     if model.tensor(step.operator.inputs[0]).shape[3] == 1:
         return conv.lower(*_as_convolution(model, step), variant)
     layer = _layer(model, step.operator)
+    if variant == "mve" and (along_height := _strips_along_height(layer)) is not None:
+        return _lower_strips(model, step, layer, along_height)
     return _lower_sliding(model, step, layer) if layer.slides else _lower_any(model, step, layer)
 
 
@@ -210,6 +215,59 @@ def _packed(taps: Array, layer: _Layer) -> Array:
     multipliers = np.array([[f.multiplier] for f in layer.factors])
     packed: Array = np.hstack([words, 2 * layer.folded[:, None], multipliers]).astype(np.int32)
     return packed
+
+
+def _strips_along_height(layer: _Layer) -> bool | None:
+    """Whether strips run along the height, the longer direction if both will do; None where neither does."""
+    steps = {True: layer.width.input * layer.input_channels, False: layer.input_channels}
+    fitting = [
+        (windows.output, along_height)
+        for along_height, windows in ((True, layer.height), (False, layer.width))
+        if windows.dilation == 1 and steps[along_height] <= _LONGEST_STEP
+    ]
+    if not fitting or layer.height.size * layer.width.size > _MOST_TAPS:
+        return None
+    return max(fitting)[1] if len({output for output, _ in fitting}) > 1 else fitting[-1][1]
+
+
+def _lower_strips(model: Model, step: Step, layer: _Layer, along_height: bool) -> Lowered:
+    """For cores with Helium."""
+    steps, lines = (layer.height, layer.width) if along_height else (layer.width, layer.height)
+    channels, outputs = layer.input_channels, layer.input_channels * layer.multiplier
+    places = [channels, layer.width.input * channels, outputs, layer.width.output * outputs]
+    if along_height:
+        places = [places[1], places[0], places[3], places[2]]
+    vectors = -(-steps.size * lines.size // _VECTOR)
+    read = (-(-steps.output // 4) * 4 - 1) * steps.stride * lines.size + _VECTOR * vectors
+    strip_bytes = max(read, ((steps.output - 1) * steps.stride + steps.size) * lines.size)
+    members: list[int | str] = [layer.batches, channels, layer.multiplier, steps.structure, lines.structure, *places]
+    members += [vectors, strip_bytes, layer.zero, layer.output_zero, *layer.clamps, int(layer.is_short)]
+    definitions, adding = structure("strips", "strips_{step}", members), "NULL"
+    if step.added is not None:
+        definitions += addition(model, step.added, step.operator.outputs[0]).definition("addition_{step}")
+        adding = "&addition_{step}"
+    arguments = ["{in0}", "{out0}", "{scratch}", "{weights}", "{turns}", "{channels}", "&strips_{step}"]
+    factors = np.array([(factor.multiplier, factor.shift) for factor in layer.factors])
+    return Lowered(
+        call=f"EP(depthwise_strips)({', '.join([*arguments, _other(model, step)[0], adding])});",
+        kernels=("ep_depthwise_strips",),
+        constants=(
+            Constant("weights", layer.weights.astype(np.int8)),
+            Constant("turns", _turns(layer.weights.shape[1:], along_height, _VECTOR * vectors), 1),
+            Constant("channels", np.hstack([layer.folded[:, None], factors]).astype(np.int32)),
+        ),
+        scratch_bytes=_VECTOR * vectors + strip_bytes,
+        definitions=definitions,
+        overwrites=_other(model, step)[1],
+    )
+
+
+def _turns(shape: tuple[int, ...], along_height: bool, lanes: int) -> Array:
+    """(lines, lanes) uint8: the tap that each lane meets where a line of the filter is the first line's place."""
+    taps = np.arange(shape[0] * shape[1]).reshape(shape)
+    columns = taps if along_height else taps.T  # (steps, lines)
+    turned = [np.roll(columns, place, axis=1).ravel() for place in range(columns.shape[1])]
+    return np.pad(np.stack(turned), ((0, 0), (0, lanes - taps.size))).astype(np.uint8)
 
 
 def _lower_any(model: Model, step: Step, layer: _Layer) -> Lowered:

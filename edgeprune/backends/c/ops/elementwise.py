@@ -1,4 +1,7 @@
-"""ADD, SUB, MUL, MAXIMUM and MINIMUM of int8 tensors, broadcast or not; the kernels are in `csrc/ep_elementwise.c`."""
+"""Operators on two int8 tensors, value by value, broadcast or not; the kernels are in `csrc/ep_elementwise.c`.
+
+PRELU is one of them: its second tensor is the slope of what is negative.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,17 @@ from edgeprune.backends.c.addition import addition, check_addition
 from edgeprune.backends.c.fixed_point import FixedPoint, fixed_point
 from edgeprune.backends.c.lowering import Constant, Lowered, Step, Variant
 from edgeprune.backends.c.model import Model, Operator, Tensor
-from edgeprune.backends.c.quantized import clamps
+from edgeprune.backends.c.quantized import clamps, refuse_other_formats
 from edgeprune.backends.c.structures import members, structure
 from edgeprune.errors import UnsupportedError
 
-KINDS = ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
-
 _KERNELS = {"ADD": "add", "SUB": "subtract", "MUL": "multiply", "MAXIMUM": "maximum", "MINIMUM": "minimum"}
+_KERNELS |= {"SQUARED_DIFFERENCE": "squared_difference", "PRELU": "prelu"}
+KINDS = tuple(_KERNELS)
+
 _LOOPS = 4  # of the kernels around a run
 _LARGEST_LEFT = 14  # products of two int8 values less their zero points are below 2**16
+_FINER = 7  # bits that a squared difference is computed with beyond those of its inputs
 _LARGEST_RIGHT = 22  # so that the output's zero point can be shifted; a product shifted further is 0
 
 
@@ -30,9 +35,7 @@ def check(model: Model, operator: Operator) -> None:
         UnsupportedError: See there.
     """
     first, second, output = _tensors(model, operator)
-    for tensor in (first, second, output):
-        if tensor.dtype != "int8" or tensor.quantization is None:
-            raise UnsupportedError(f"{tensor.name} is not int8 with a scale")
+    refuse_other_formats(first, second, output)
     _loops(first.shape, second.shape, output.shape)
     if operator.kind in ("ADD", "SUB"):
         check_addition(model, operator)
@@ -40,6 +43,14 @@ def check(model: Model, operator: Operator) -> None:
         clamps(operator, output)
         if _factor(model, operator).shift > _LARGEST_LEFT:
             raise UnsupportedError(f"its products are rescaled by more than 2**{_LARGEST_LEFT}")
+    elif operator.kind == "PRELU":
+        if max(factor.shift for factor in _slopes(model, operator)) > _LARGEST_LEFT:
+            raise UnsupportedError(f"its values are rescaled by more than 2**{_LARGEST_LEFT}")
+        if first.shape != output.shape:
+            raise UnsupportedError(f"slopes of shape {list(second.shape)} enlarge an input of {list(first.shape)}")
+    elif operator.kind == "SQUARED_DIFFERENCE":
+        if _squared(model, operator)[2].shift > 1:
+            raise UnsupportedError("its squares are rescaled by more than 2")
     elif any((t.scale, t.zero_point) != (output.scale, output.zero_point) for t in (first, second)):
         raise UnsupportedError("its inputs are not quantised as the output")
 
@@ -62,6 +73,16 @@ def lower(model: Model, step: Step, variant: Variant) -> Lowered:
     elif operator.kind == "MUL":
         definitions += structure("product", "product_{step}", _product(model, operator))
         arguments += ["&product_{step}"]
+    elif operator.kind == "PRELU":
+        parts = [value for factor in _slopes(model, operator) for value in (factor.multiplier, factor.shift)]
+        zeros = [first.zero_point, second.zero_point]
+        definitions += structure("prelu", "prelu_{step}", [*zeros, *parts, output.zero_point])
+        arguments += ["&prelu_{step}"]
+    elif operator.kind == "SQUARED_DIFFERENCE":
+        parts = [value for factor in _squared(model, operator) for value in (factor.multiplier, factor.shift)]
+        zeros = [first.zero_point, second.zero_point]
+        definitions += structure("squared", "squared_{step}", [*zeros, *parts, output.zero_point])
+        arguments += ["&squared_{step}"]
     return Lowered(
         call=f"EP({_KERNELS[operator.kind]})({', '.join(arguments)});",
         kernels=("ep_elementwise",),
@@ -108,6 +129,20 @@ def _product(model: Model, operator: Operator) -> list[int]:
     offset = (1 << right >> 1) + (output.zero_point << right)
     offsets = [-first.zero_point, -second.zero_point]
     return [*offsets, 2 << left, multiplier, offset, -1 if right else 0, right, *clamps(operator, output)]
+
+
+def _slopes(model: Model, operator: Operator) -> tuple[FixedPoint, FixedPoint]:
+    """What a value of at least zero is rescaled by, and a negative one times its slope; in float32."""
+    first, slope, output = (np.float32(tensor.scale) for tensor in _tensors(model, operator))
+    return fixed_point(float(first / output)), fixed_point(float(first * slope / output))
+
+
+def _squared(model: Model, operator: Operator) -> tuple[FixedPoint, FixedPoint, FixedPoint]:
+    """What both tensors, in finer steps, are rescaled by to have one scale, and the square of their difference."""
+    first, second, output = (tensor.scale for tensor in _tensors(model, operator))
+    twice = 2 * max(first, second)
+    square = twice * twice / (2 ** (2 * _FINER) * output)
+    return fixed_point(first / twice), fixed_point(second / twice), fixed_point(square)
 
 
 def _loops(

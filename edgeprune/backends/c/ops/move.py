@@ -13,7 +13,7 @@ from edgeprune.backends.c.model import Model, Operator
 from edgeprune.errors import UnsupportedError
 
 KINDS: tuple[str, ...] = ("TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "UNPACK", "PACK", "CONCATENATION")
-KINDS += ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE")
+KINDS += ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "REVERSE_V2", "TILE", "BROADCAST_TO")
 _JOINED = ("PACK", "CONCATENATION")
 _PARTED = ("SPLIT", "SPLIT_V", "UNPACK")
 
@@ -86,9 +86,25 @@ def _views(model: Model, operator: Operator, source: Array, result: Array) -> tu
     if operator.kind == "STRIDED_SLICE":
         view: Array = source[_selection(model, operator)]
         return view, result
+    if operator.kind == "REVERSE_V2":
+        return np.flip(source, tuple(_values(model, operator, 1))), result
+    if operator.kind == "BROADCAST_TO":
+        return np.broadcast_to(source, result.shape), result
+    if operator.kind == "TILE":
+        return _tiled(source, result)
     if operator.kind == "SPACE_TO_DEPTH":
         return _blocks(source, result.shape[1:3]), result.reshape(*result.shape[:3], *_block(source, result), -1)
     return source.reshape(*source.shape[:3], *_block(result, source), -1), _blocks(result, source.shape[1:3])
+
+
+def _tiled(source: Array, result: Array) -> tuple[Array, Array]:
+    """Both with two axes for each: the repetition, and the place within; axes that are not repeated have one."""
+    apart: list[int] = []
+    together: list[int] = []
+    for size, whole in zip(source.shape, result.shape, strict=True):
+        apart += [1, size] if whole != size else [size]
+        together += [whole // size, size] if whole != size else [size]
+    return np.broadcast_to(source.reshape(apart), together), result.reshape(together)
 
 
 def _block(large: Array, small: Array) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeprune.backends.c.lowering import Lowered, Step, Variant
 from edgeprune.backends.c.model import Model, Operator
-from edgeprune.backends.c.quantized import clamps
+from edgeprune.backends.c.quantized import clamps, refuse_other_formats
 from edgeprune.backends.c.structures import structure
 from edgeprune.backends.c.windows import Windows, windows
 from edgeprune.errors import UnsupportedError
@@ -21,9 +21,7 @@ def check(model: Model, operator: Operator) -> None:
         UnsupportedError: See there.
     """
     source, output = model.tensor(operator.inputs[0]), model.tensor(operator.outputs[0])
-    for tensor in (source, output):
-        if tensor.dtype != "int8" or tensor.quantization is None:
-            raise UnsupportedError(f"{tensor.name} is not int8 with a scale")
+    refuse_other_formats(source, output)
     if abs(source.scale - output.scale) > _SAME_SCALE or source.zero_point != output.zero_point:
         raise UnsupportedError("the output is not quantised as the input")
     clamps(operator, output)

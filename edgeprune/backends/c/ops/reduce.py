@@ -1,4 +1,4 @@
-"""MEAN and SUM over constant axes; the kernel is `csrc/ep_reduce.c`.
+"""MEAN, SUM, REDUCE_MAX and REDUCE_MIN over constant axes; the kernels are in `csrc/ep_reduce.c`.
 
 A mean is not a sum divided: the reference divides the multiplier instead, after it has shifted it to the left by as
 many bits as the number of terms has, and so do we. Of int8 sums LiteRT's reference kernel leaves memory unset; SUM
@@ -13,10 +13,12 @@ from math import prod
 from edgeprune.backends.c.fixed_point import FixedPoint, fixed_point
 from edgeprune.backends.c.lowering import Lowered, Step, Variant
 from edgeprune.backends.c.model import Model, Operator
+from edgeprune.backends.c.quantized import refuse_other_formats
 from edgeprune.backends.c.structures import members, structure
 from edgeprune.errors import UnsupportedError
 
-KINDS = ("MEAN", "SUM")
+_EXTREMES = ("REDUCE_MAX", "REDUCE_MIN")
+KINDS = ("MEAN", "SUM", *_EXTREMES)
 
 _LOOPS = 3  # of the kernel over kept axes, and over reduced ones
 
@@ -28,12 +30,14 @@ def check(model: Model, operator: Operator) -> None:
         UnsupportedError: See there.
     """
     source, output = model.tensor(operator.inputs[0]), model.tensor(operator.outputs[0])
-    for tensor in (source, output):
-        if tensor.dtype != "int8" or tensor.quantization is None:
-            raise UnsupportedError(f"{tensor.name} is not int8 with a scale")
+    refuse_other_formats(source, output)
     if model.tensor(operator.inputs[1]).data is None:
         raise UnsupportedError("its axes are computed, not constant")
     _loops(model, operator)
+    if operator.kind in _EXTREMES:
+        if (source.scale, source.zero_point) != (output.scale, output.zero_point):
+            raise UnsupportedError("the output is not quantised as the input")
+        return
     if 255 * _terms(model, operator) * 2 ** max(0, _factor(model, operator).shift) >= 2**31:
         raise UnsupportedError("its sums can exceed 32 bits")
 
@@ -44,12 +48,16 @@ def lower(model: Model, step: Step, variant: Variant) -> Lowered:
     check(model, operator)
     source, output = model.tensor(operator.inputs[0]), model.tensor(operator.outputs[0])
     kept, reduced, inner = _loops(model, operator)
-    factor = _factor(model, operator)
     loops = [members(part) for sizes in (kept, reduced) for part in zip(*sizes, strict=True)]
-    offset = -source.zero_point * _terms(model, operator)
-    values: list[int | str] = [*loops, inner, offset, factor.multiplier, factor.shift, output.zero_point]
+    values: list[int | str] = [*loops, inner]
+    if operator.kind in _EXTREMES:
+        kernel = "greatest" if operator.kind == "REDUCE_MAX" else "least"
+        values += [0, 0, 0, 0]
+    else:
+        kernel, factor = "reduce", _factor(model, operator)
+        values += [-source.zero_point * _terms(model, operator), factor.multiplier, factor.shift, output.zero_point]
     return Lowered(
-        call="EP(reduce)({in0}, {out0}, &reduction_{step});",
+        call=f"EP({kernel})({{in0}}, {{out0}}, &reduction_{{step}});",
         kernels=("ep_reduce",),
         definitions=structure("reduction", "reduction_{step}", values),
     )

@@ -16,7 +16,10 @@ _FINE = 1024  # steps between two pixels
 
 
 def check(model: Model, operator: Operator) -> None:
-    """Refuse other formats than int8 and a change of scale."""
+    """Refuse other formats than int8, a change of scale, and sizes at which the reference reads beyond its input.
+
+    It counts in 1/1024 of a pixel, and what its step is rounded up by adds up: from 2 rows to 65 it reads a third one.
+    """
     source, result = model.tensor(operator.inputs[0]), model.tensor(operator.outputs[0])
     if source.dtype != "int8":
         raise UnsupportedError(f"its input is {source.dtype}, not int8")
@@ -24,6 +27,10 @@ def check(model: Model, operator: Operator) -> None:
         raise UnsupportedError("its input and its output have different scales or zero points")
     if operator.options.get("align_corners", False) and operator.options.get("half_pixel_centers", False):
         raise UnsupportedError("it aligns corners and has half pixel centres, which contradict each other")
+    for axis in (1, 2):
+        size, resized = source.shape[axis], result.shape[axis]
+        if _between(size, resized, 1, operator.options)[:, 0].max() >= size:
+            raise UnsupportedError(f"from {size} to {resized} the reference reads beyond its input")
 
 
 def lower(model: Model, step: Step, variant: Variant) -> Lowered:
