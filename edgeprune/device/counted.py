@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from edgeprune.device.kernel_work import (
-    STAND_INS,
+    LAWS,
     Variant,
     amounts,
     constant_bytes,
+    is_guessed,
     kernels_of,
-    law_name,
+    pricing_law,
     scratch_bytes,
 )
 from edgeprune.device.latency import Band
@@ -30,6 +32,8 @@ from edgeprune.target import Cpu
 from edgeprune.values import Value
 
 Interval = tuple[float, float]
+
+MOST_OVER_GUESS = 4.0  # times its price; no operator of those that are guessed took more on a Cortex-M4
 
 
 class CountedLaw(Value):
@@ -69,7 +73,7 @@ class CoreModel(Value):
 
     Attributes:
         variant: Which kernels the core runs.
-        laws: By `law_name`.
+        laws: Of all names in `kernel_work.LAWS`.
         call_cycles: Core cycles of an inference besides its steps.
         end_cycles: Core cycles for each element of its inputs and outputs, which are copied.
         spread: 80 % interval of counted over estimated core cycles, of networks that were not in the fit.
@@ -95,16 +99,16 @@ class CoreModel(Value):
     stack_bytes: int = Field(ge=0)
     source: str = ""
 
-    def law(self, op: Op) -> CountedLaw | None:
-        """The law that prices an op, or the one that stands in."""
-        return self.laws.get(law_name(op)) or self.laws.get(STAND_INS.get(op.kind, op.kind))
+    @model_validator(mode="after")
+    def _is_whole(self) -> CoreModel:
+        if missing := LAWS - self.laws.keys():
+            raise ValueError(f"there is no law for {', '.join(sorted(missing))}")
+        return self
 
     def core_cycles(self, op: Op) -> float:
-        """Core cycles of one op; 0 where neither its law nor one that stands in was counted."""
-        law = self.law(op)
-        if law is None:
-            return 0.0
-        return sum(amount * price for amount, price in zip(amounts(op, self.variant), law.prices))
+        """Core cycles of one op, by its own law or by the one that stands in."""
+        prices = self.laws[pricing_law(op)].prices
+        return sum(amount * price for amount, price in zip(amounts(op, self.variant), prices, strict=True))
 
     def besides(self, ops: Sequence[Op]) -> float:
         """Core cycles of an inference besides its steps."""
@@ -167,11 +171,22 @@ class CountedModel:
         return call + sum(self.op_s(op) for op in sequence)
 
     def interval_s(self, ops: Iterable[Op]) -> Interval:
-        """The interval that an execution would be given, its ends as unsure as the laws."""
+        """The interval that an execution would be given, its ends as unsure as the laws.
+
+        An op whose price is a guess takes from nothing to `MOST_OVER_GUESS` times as much.
+        """
         sequence = tuple(ops)
-        needed = self.core.besides(sequence) + sum(self.core.core_cycles(op) for op in sequence)
-        low, high = self._ends(needed, sum(self._waiting(op) for op in sequence))
+        counted = self.core.besides(sequence)
+        counted += sum(self.core.core_cycles(op) for op in sequence if not is_guessed(op))
+        guessed = sum(self.core.core_cycles(op) for op in sequence if is_guessed(op))
+        waiting = sum(self._waiting(op) for op in sequence)
+        low, _ = self._ends(counted, waiting)
+        _, high = self._ends(counted + guessed * MOST_OVER_GUESS, waiting)
         return low * self.core.spread.low, high * self.core.spread.high
+
+    def guessed(self, ops: Iterable[Op]) -> tuple[str, ...]:
+        """Ops that no law was counted for, by name."""
+        return tuple(op.name for op in ops if is_guessed(op))
 
     def op_bytes(self, op: Op) -> int:
         """Flash of one op: its constants and its own function."""
@@ -182,9 +197,10 @@ class CountedModel:
         return scratch_bytes(op, self.core.variant)
 
     def kernel_bytes(self, ops: Iterable[Op]) -> int:
-        """Flash of the code that the ops share."""
+        """Flash of the code that the ops share; a part that was not counted is taken to be as large as others are."""
         code = self.core.code_bytes
-        return code[""] + sum(code.get(name, 0) for name in {name for op in ops for name in kernels_of(op)})
+        usual = round(fmean(size for name, size in code.items() if name and size))
+        return code[""] + sum(code.get(name, usual) for name in {name for op in ops for name in kernels_of(op)})
 
     @cached_property
     def _per_byte(self) -> Interval:

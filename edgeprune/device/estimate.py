@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from edgeprune.cost import Cost, Measurement, OpCost, Source
 from edgeprune.device.corrected import Corrected
-from edgeprune.device.counted import CountedModel
+from edgeprune.device.counted import MOST_OVER_GUESS, CountedModel
 from edgeprune.device.fusion import absorb_padding
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.memory import WEIGHT_COPIES, fused_sums, memory_plan, overwrites
@@ -100,6 +100,9 @@ def estimate(
     if model is None:
         missing = f"no latency model for {target.name}, {runtime}, {precision}, {threads} thread(s)"
         notes = (f"{missing}: memory and size only",)
+    if (library := _counted(model)) is not None and (guessed := library.guessed(sequence)):
+        nearest = f"not counted, so priced by what comes nearest and up to {MOST_OVER_GUESS:g} times as much"
+        notes += (f"{nearest}: {', '.join(guessed)}",)
     size = size_bytes(sequence, precision, model)
     ram = ram_bytes(sequence, runtime, precision, model)
     counted = counts_process(target)

@@ -14,17 +14,31 @@ from edgeprune.device.ops import Op
 Variant = Literal["plain", "dsp"]
 Amounts = tuple[float, ...]
 
-# Kinds that no design counts, by the law that comes nearest.
+# What every core is counted on, by `law_name`.
+LAWS = frozenset(
+    "pointwise spatial depthwise.3x3 depthwise.any dense matmul add mul activation.table activation.clamp pool.max "
+    "pool.average mean concat pad resize softmax move.slice move.strided move.transpose".split()
+)
+# Those of them that a few shapes stand for: a copy takes what its runs of bytes are long.
+_ROUGH = frozenset(("move.strided", "move.transpose"))
+# What no design counts, by its name or its kind: the law that comes nearest.
 STAND_INS = {
-    "activation": "activation.logistic",
-    "pool": "pool.max",
+    "add.squared_difference": "matmul",
+    "transposed": "matmul",
+    "activation": "mul",
+    "add": "activation.table",
+    "mean": "mul",
     "move": "move.slice",
     "norm": "mul",
-    "quantize": "activation.logistic",
+    "other": "mul",
+    "pool": "pool.max",
+    "quantize": "activation.table",
+    "resize": "move.slice",
     "rnn": "dense",
-    "other": "move.slice",
 }
 _SUMMING = ("conv", "depthwise")
+_TABLES = frozenset("abs exp gelu hard_swish leaky_relu log logistic rsqrt sqrt tanh".split())
+_CLAMPS = frozenset("relu relu6 relu_0_to_1 relu_n1_to_1 hardtanh clamp clamp_min clamp_max".split())
 
 
 class Tile(NamedTuple):
@@ -40,33 +54,54 @@ _UNROLLED = 4  # steps of a product between two jumps
 
 
 def law_name(op: Op) -> str:
-    """The law that prices an op: filters by their kernel in `csrc`, everything else by its kind and function."""
+    """What prices an op: its kernel in `csrc` and, where that matters, which axis it works along."""
     if op.kind == "conv" or (op.kind == "depthwise" and op.in_channels == 1):
         return "transposed" if op.transposed else "spatial" if op.kernel > 1 else "pointwise"
     if op.kind == "depthwise":
-        return "depthwise.3x3" if op.kernel == 9 and op.stride in (1, 4) else "depthwise.any"
+        slides = op.kernel == 9 and op.kernel_rows in (0, 3) and op.stride in (1, 4)
+        return "depthwise.3x3" if slides else "depthwise.any"
+    if op.kind == "activation":
+        kernel = "table" if op.function in _TABLES else "clamp" if op.function in _CLAMPS else op.function
+        return f"activation.{kernel}"
+    if op.kind == "mean" and (op.out_positions > 1 or op.out_channels != op.in_channels):
+        return "mean.channels"
+    if op.kind == "concat" or op.function == "slice":
+        whole = "move.slice" if op.kind == "move" else "concat"
+        return whole if op.in_positions == op.out_positions else f"{whole}.positions"
     return f"{op.kind}.{op.function}" if op.function else op.kind
 
 
-def amounts(op: Op, variant: Variant) -> Amounts:
-    """The priced amounts of an op; how many there are depends on its law and the variant alone."""
+def pricing_law(op: Op) -> str:
+    """The law of `LAWS` that prices an op: its own, or the one that stands in for it."""
     name = law_name(op)
+    return name if name in LAWS else STAND_INS.get(name) or STAND_INS.get(op.kind, op.kind)
+
+
+def is_guessed(op: Op) -> bool:
+    """Whether an op is priced by the law of another kernel, or by one that knows only a few of its forms."""
+    return law_name(op) not in LAWS - _ROUGH
+
+
+def amounts(op: Op, variant: Variant) -> Amounts:
+    """The amounts of an op that its pricing law has prices for; how many depends on that law and the variant alone."""
+    name = pricing_law(op)
     if name in ("spatial", "pointwise"):
         return _convolution(op, _TILES[variant], name == "spatial")
     if name == "depthwise.3x3":
         return _sliding(op)
     if name == "depthwise.any":
         return _filtering(op)
-    if op.kind in ("dense", "rnn"):
+    if name == "dense":
         return _dense(op, _TILES[variant])
-    if op.kind == "matmul" or op.transposed:
+    if name == "matmul":
         return 1, op.macs, op.out_elements, op.out_positions, op.in_elements
     if op.kind == "pool":
         return _pool(op)
-    if op.kind == "mean":
+    if name == "mean":
         return 1, op.out_channels, op.in_positions * (op.in_channels // 4), op.in_positions * (op.in_channels % 4)
-    moved = max(op.in_elements, op.out_elements)
-    return 1, moved, max(op.in_positions, op.out_positions), op.out_channels
+    if op.kind in ("mean", "other") or op.function == "split":  # what they read is not less than what they write
+        return 1, max(op.in_elements, op.out_elements), max(op.in_positions, op.out_positions), op.out_channels
+    return 1, op.out_elements, op.out_positions, op.out_channels
 
 
 def is_summing(op: Op) -> bool:
@@ -270,7 +305,7 @@ def kernels_of(op: Op) -> tuple[str, ...]:
     if op.kind in ("concat", "move", "pad"):
         return ("layout",)
     if op.kind == "activation":
-        return ("clamp" if op.function == "relu" else "table",)
+        return ("clamp" if name == "activation.clamp" else "table",)
     if op.kind in ("add", "mul"):
         return ("elementwise", op.kind)
     return ("pool", name) if op.kind == "pool" else (name,)
@@ -299,7 +334,7 @@ def constant_bytes(op: Op, variant: Variant) -> int:
         return described + groups * each
     if op.weights:
         return described + op.weights + 12 * op.out_channels
-    return described + (_TABLE if op.kind == "activation" and op.function != "relu" else 0)
+    return described + (_TABLE if op.kind == "activation" and name != "activation.clamp" else 0)
 
 
 def scratch_bytes(op: Op, variant: Variant) -> int:

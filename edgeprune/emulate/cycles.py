@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from functools import cache
 from math import exp, log
 
+from edgeprune.device.counted import Interval, Rates
 from edgeprune.emulate.instructions import Instruction, Kind, Timed
 from edgeprune.emulate.published import ROWS, Row
 
-Interval = tuple[float, float]
 _STREAMED = "ad"  # the published model of dense layers: bound by its weights
 # Wait states of the board that the M4's scale is fitted on, over the bytes that each read of its flash brings
 _L4R5ZI_PER_BYTE = 5 / 8
@@ -57,19 +57,6 @@ class Fit:
     per_byte: Interval
     worst_left_out: float
     boards: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Rates:
-    """From core cycles and bytes of weights to cycles: from, to.
-
-    Attributes:
-        from_flash: Whether each end of `per_byte` is what a chip's own flash costs, where that is known.
-    """
-
-    scale: Interval
-    per_byte: Interval
-    from_flash: tuple[bool, bool]
 
 
 def core_cycles(core: str, census: Mapping[Timed, int]) -> tuple[float, float, float] | None:
@@ -120,12 +107,12 @@ def rates(core: str) -> Rates | None:
     """
     fit = fit_of(core)
     if fit is not None:
-        return Rates(fit.scale, fit.per_byte, (core in _TIMINGS, core in _TIMINGS))
+        return Rates(scale=fit.scale, per_byte=fit.per_byte, from_flash=(core in _TIMINGS, core in _TIMINGS))
     if core not in _TIMINGS:
         return None
     borrowed = fit_of("Cortex-M4")
     assert borrowed is not None
-    return Rates((1.0, borrowed.scale[1]), (0.0, 0.0), (False, True))
+    return Rates(scale=(1.0, borrowed.scale[1]), per_byte=(0.0, 0.0), from_flash=(False, True))
 
 
 def provenance(core: str) -> str:

@@ -12,7 +12,7 @@ from edgeprune.cost import Correction
 from edgeprune.device.corrected import Corrected
 from edgeprune.device.counted import CoreModel, CountedLaw, CountedModel, Rates
 from edgeprune.device.estimate import estimate, fixed_bytes, op_bytes, size_bytes
-from edgeprune.device.kernel_work import amounts, constant_bytes, kernels_of
+from edgeprune.device.kernel_work import LAWS, amounts, constant_bytes, kernels_of, pricing_law
 from edgeprune.device.latency import Band
 from edgeprune.device.ops import Op
 from edgeprune.device.profiles import PROFILE_SCHEMA, load_latency_model, models_of, read_profile
@@ -29,6 +29,7 @@ MODEL = CoreModel(
     core="Cortex-M4",
     variant="dsp",
     laws={
+        **{name: CountedLaw(prices=(1, 2, 3, 4), steps=1, error=0) for name in LAWS},
         "add": CountedLaw(prices=(100, 8, 0, 0), steps=3, error=0.01),
         "dense": CountedLaw(prices=(0, 0, 0, 10, 0, 0, 0, 0), steps=3, error=0.01),
     },
@@ -75,10 +76,31 @@ def test_the_targets_flash_replaces_the_ends_that_follow_from_it() -> None:
     assert slow.interval_s((DENSE,))[1] - usual.interval_s((DENSE,))[1] == pytest.approx(extra)
 
 
-def test_what_was_not_counted_is_priced_by_what_stands_in_or_not_at_all() -> None:
+def test_what_was_not_counted_is_priced_by_what_stands_in_and_said_by_name(board: Target) -> None:
     recurrent = Op("z", "rnn", ("x",), "z", 8, 8, kernel=4)
-    assert MODEL.law(recurrent) == MODEL.laws["dense"] and MODEL.core_cycles(recurrent) > 0
-    assert MODEL.core_cycles(Op("z", "pool", ("x",), "z", 8, 8)) == 0.0
+    assert pricing_law(recurrent) == "dense" and MODEL.core_cycles(recurrent) == 10 * amounts(recurrent, "dsp")[3]
+    assert at(1).guessed((recurrent, ADD, replace(recurrent, name="y"))) == ("z", "y")
+    notes = estimate((recurrent, ADD), board, "edgeprune-c", latency=Corrected(at(1), Correction())).notes
+    assert notes == ("made up", "not counted, so priced by what comes nearest and up to 4 times as much: z")
+    assert estimate((ADD,), board, "edgeprune-c", latency=at(1)).notes == ("made up",)
+
+
+def test_what_is_guessed_takes_from_nothing_to_four_times_its_price() -> None:
+    minimum = replace(ADD, function="minimum")
+    counted, constants = 50 + 2 * (128 + 128), constant_bytes(minimum, "dsp")
+    low, high = at(1000).interval_s((minimum,))
+    assert low == pytest.approx(0.9 * (counted + 0.5 * constants) / 1000)
+    assert high == pytest.approx(1.1 * (1.5 * (counted + 4 * MODEL.core_cycles(minimum)) + 0.5 * constants) / 1000)
+
+
+def test_a_model_that_lacks_a_law_is_refused() -> None:
+    laws = {name: law for name, law in MODEL.laws.items() if name not in ("add", "mean")}
+    with pytest.raises(ValueError, match="there is no law for add, mean"):
+        CoreModel.model_validate({**MODEL.model_dump(), "laws": laws})
+
+
+def test_code_that_was_not_counted_is_as_large_as_other_parts() -> None:
+    assert at(1).kernel_bytes((replace(ADD, kind="rnn"),)) == 300 + (150 + 50 + 400) / 3
 
 
 def test_flash_is_constants_and_the_code_of_the_kernels_used() -> None:
@@ -131,9 +153,7 @@ def test_a_shipped_core_turns_its_cycles_into_time_as_the_emulator_does(stem: st
 def test_every_law_of_a_shipped_core_has_a_price_for_each_amount(stem: str) -> None:
     (model,) = read_profile(CORES[stem]).models
     assert isinstance(model, CoreModel)
-    assert {"pointwise", "spatial", "depthwise.3x3", "depthwise.any", "dense", "add", "mean", "pool.max"} <= {
-        *model.laws
-    }
+    assert model.laws.keys() == LAWS
     assert len(model.laws["dense"].prices) == len(amounts(DENSE, model.variant))
     assert len(model.laws["add"].prices) == len(amounts(ADD, model.variant))
     assert {"", *kernels_of(DENSE), *kernels_of(ADD)} <= {*model.code_bytes}

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.device.kernel_work import STAND_INS, Variant, amounts, constant_bytes, law_name, scratch_bytes
+from edgeprune.device.kernel_work import (
+    LAWS,
+    STAND_INS,
+    Variant,
+    amounts,
+    constant_bytes,
+    is_guessed,
+    law_name,
+    pricing_law,
+    scratch_bytes,
+)
 from edgeprune.device.ops import Op
 
 KINDS = (
@@ -59,6 +69,17 @@ def test_amounts_are_never_negative_and_as_many_as_the_law_has(op: Op, variant: 
         ({"kind": "depthwise", "in_channels": 1, "out_channels": 1}, "spatial"),
         ({"kind": "pool", "function": "max"}, "pool.max"),
         ({"kind": "add"}, "add"),
+        ({"kind": "add", "function": "minimum"}, "add.minimum"),
+        ({"kind": "activation", "function": "gelu"}, "activation.table"),
+        ({"kind": "activation", "function": "relu6"}, "activation.clamp"),
+        ({"kind": "activation", "function": "prelu"}, "activation.prelu"),
+        ({"kind": "mean", "out_channels": 8, "out_positions": 1}, "mean"),
+        ({"kind": "mean", "out_channels": 8}, "mean.channels"),
+        ({"kind": "concat"}, "concat"),
+        ({"kind": "concat", "out_positions": 128}, "concat.positions"),
+        ({"kind": "move", "function": "slice"}, "move.slice"),
+        ({"kind": "move", "function": "slice", "out_positions": 4}, "move.slice.positions"),
+        ({"kind": "depthwise", "out_channels": 8, "groups": 8, "kernel_rows": 1}, "depthwise.any"),
     ],
 )
 def test_an_op_goes_to_the_law_of_its_kernel(change: dict[str, object], name: str) -> None:
@@ -123,5 +144,19 @@ def test_packed_constants_are_whole_blocks() -> None:
     assert packed - plain == 3 * (16 + 12 * 4) - 12 * (4 + 8)
 
 
-def test_stand_ins_are_laws_that_are_counted() -> None:
-    assert set(STAND_INS) < set(KINDS)
+def test_what_is_not_counted_has_a_law_that_stands_in_for_it() -> None:
+    assert LAWS.issuperset(STAND_INS.values())
+    for kind in KINDS:
+        for function in ("", "unheard_of"):
+            assert pricing_law(replace(CONV, kind=kind, function=function, transposed=True)) in LAWS
+
+
+def test_a_law_of_another_kernel_or_of_a_few_shapes_is_a_guess() -> None:
+    assert not is_guessed(CONV) and not is_guessed(replace(CONV, kind="activation", function="tanh"))
+    assert is_guessed(replace(CONV, transposed=True)) and is_guessed(replace(CONV, kind="move", function="transpose"))
+
+
+def test_copies_cost_what_they_write_and_parts_what_they_are_taken_from() -> None:
+    half = Op("z", "move", ("x",), "z", 8, 4, in_positions=16, out_positions=16, function="slice")
+    assert amounts(half, "dsp") == (1, 64, 16, 4)
+    assert amounts(replace(half, function="split"), "dsp") == (1, 128, 16, 4)
