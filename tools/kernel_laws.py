@@ -41,6 +41,7 @@ Prices = Mapping[str, Array]
 def fit(counted: Sequence[Counted], core: str) -> tuple[CoreModel, dict[str, Any]]:
     """A core's model and what the profile says of how it was judged."""
     kernels = variant(bare_target(core))
+    assert kernels != "mve", "no amounts are known of Helium kernels"
     chains = [one for one in counted if not one.family]
     wholes = [one for one in counted if one.family]
     prices = _prices([step for one in chains for step in one.steps], core, kernels)

@@ -96,7 +96,7 @@ def estimate(
     offered = target.runtime(runtime)
     threads = threads or offered.threads
     model = load_latency_model(target, runtime, precision, threads) if latency is None else latency
-    notes = (model.source,) if model and model.source else ()
+    notes: tuple[str, ...] = (model.source,) if model and model.source else ()
     if model is None:
         missing = f"no latency model for {target.name}, {runtime}, {precision}, {threads} thread(s)"
         notes = (f"{missing}: memory and size only",)

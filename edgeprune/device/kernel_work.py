@@ -176,7 +176,7 @@ def _convolution(op: Op, tile: Tile, is_spatial: bool) -> Amounts:
         pixels * lines if rest else 0,
     )
     finished = _finished(op, pixels, rows, tile)
-    gathered = (singles, singles * steps, pairs, pairs * steps)
+    gathered: Amounts = (singles, singles * steps, pairs, pairs * steps)
     if is_spatial:
         gathered = _gathered(along_rows, along_columns, singles, depth, steps, groups > 1)
     return (1, *(groups * amount for amount in (*products, *finished, *gathered)))

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.cost import Cost, Source
+from edgeprune.device.counted import Interval
 from edgeprune.emulate import qemu
 from edgeprune.emulate.cores import Core, core_of
 from edgeprune.emulate.cortex_m import Call, Run, call, layer_functions
-from edgeprune.emulate.cycles import FlashFacts, Interval, core_cycles, cycle_interval, provenance
+from edgeprune.emulate.cycles import FlashFacts, core_cycles, cycle_interval, provenance
 from edgeprune.emulate.elf import Image, read_image
 from edgeprune.emulate.instructions import Census, Classes, census_by_function, check_defined, classes
 from edgeprune.emulate.toolchain import MemoryMap, Sources, Toolchain, build, find_toolchain, firmware
