@@ -27,7 +27,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: help setup demo test test-slow lint types check docs profiles demo-weights clean \
 	bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench-zoo bench-device-models \
-	bench-mcu bench-mcu-fit bench-schedule
+	bench-mcu bench-mcu-fit bench-mcu-model bench-schedule profiles-mcu
 
 help:
 	@echo "make demo          fit the built-in model to 20 ms on a Raspberry Pi 4"
@@ -36,6 +36,7 @@ help:
 	@echo "make setup         only the environment, in .venv"
 	@echo "make docs          docs/cli.md from the program"
 	@echo "make profiles      the device models from the published measurements"
+	@echo "make profiles-mcu  the device models of the C library: counted anew on emulated cores, then fitted"
 	@echo "make demo-weights  train the demo's network again"
 	@echo "make bench-fit     ResNet-20 on CIFAR-10 at half its latency, beside uniform and random widths"
 	@echo "make bench-host    half the dense latency on this machine, five seeds, and a RAM limit"
@@ -47,6 +48,7 @@ help:
 	@echo "make bench-device-models  MEASUREMENTS=DIR: device models on what they have not seen, and as shipped"
 	@echo "make bench-mcu     MODELS=DIR: int8 networks as C on emulated microcontrollers: instructions, memory, outputs"
 	@echo "make bench-mcu-fit  ResNet-20 on CIFAR-10 to a microcontroller's latency, RAM and flash at once"
+	@echo "make bench-mcu-model  MODELS=DIR: what the models of the C library foretell, beside what is executed"
 	@echo "make bench-schedule  ResNet-20 on CIFAR-10 pruned at once and in stages, three seeds"
 	@echo "make clean         caches and build outputs; runs/ and .venv stay"
 
@@ -84,6 +86,11 @@ docs: $(READY)
 profiles: $(READY)
 	$(BIN)/python -m tools.fit_profiles --measurements $(MEASUREMENTS)
 
+# Counting needs arm-none-eabi-gcc; the same compiler and kernels give the same bytes.
+profiles-mcu: $(READY)
+	$(BIN)/python -m tools.kernel_counts
+	$(BIN)/python -m tools.kernel_laws
+
 demo-weights: $(READY)
 	$(BIN)/python -m tools.train_demo
 
@@ -98,6 +105,10 @@ bench-device-models: $(READY)
 
 bench-mcu: $(READY)
 	EDGEPRUNE_MODELS=$(abspath $(MODELS)) $(BIN)/python -m bench.mcu $(BENCH_ARGS)
+	$(BIN)/python -m bench.tables
+
+bench-mcu-model: $(READY)
+	EDGEPRUNE_MODELS=$(abspath $(MODELS)) $(BIN)/python -m bench.mcu_model $(BENCH_ARGS)
 	$(BIN)/python -m bench.tables
 
 # An environment of its own that borrows torch from .venv, so that both tools run on the same one.

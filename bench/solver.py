@@ -24,7 +24,7 @@ from bench.cifar import resnet20
 from bench.public_models import randomised, torchvision_models
 from edgeprune.cost import Correction
 from edgeprune.device.fusion import fuse
-from edgeprune.device.latency import load_latency_model
+from edgeprune.device.profiles import load_latency_model
 from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Bounds, Costing, most_valuable, problem_of, score_values, smallest

@@ -80,3 +80,17 @@ def fits(document: Document) -> list[str]:
             f"wider: {blocked}."
         )
     return [table(header, rows), wrapped(" ".join(lines))]
+
+
+def foretold(document: Document) -> list[str]:
+    header = ["network", "target", "files", "median %", "p90 %", "largest %", "rank", "within the interval %"]
+    header += ["RAM: median %", "largest % ", "flash: median %", "largest %  "]
+    rows = []
+    for key, found in cells_of(document).items():
+        name, target = key.split("/")
+        row = [name, target, str(len(found["executed_ns"]))]
+        row += [percent(found["latency"][what]) for what in ("median", "p90", "largest")]
+        row += [f"{found['latency']['rank_correlation']:.3f}", scaled(found["latency"]["interval_inside"], 0.01, 0)]
+        row += [percent(found[memory][what]) for memory in ("ram", "flash") for what in ("median", "largest")]
+        rows.append(row)
+    return [table(header, rows)]

@@ -9,6 +9,7 @@ import torch
 
 from edgeprune.cost import Budget, Correction, Measurement
 from edgeprune.device.energy import energy_text, within_energy
+from edgeprune.device.estimate import as_run
 from edgeprune.device.fusion import fuse
 from edgeprune.documents import budget_row, figure, violation_row
 from edgeprune.job import aimed, within_memories
@@ -115,7 +116,8 @@ def _bounds(budget: Budget, costing: Costing) -> Bounds:
     """The budget less what the verdict will demand on top of a central estimate: the interval's upper end must hold."""
     latency_s = budget.latency_s
     if latency_s is not None and costing.latency is not None:
-        latency_s *= (1 - _GUARD) / costing.latency.band.high
+        ops = as_run(costing.ops, costing.runtime)
+        latency_s *= (1 - _GUARD) * costing.latency.total_s(ops) / costing.latency.interval_s(ops)[1]
     return Bounds(latency_s, budget.ram_bytes, budget.size_bytes, budget.macs)
 
 

@@ -104,7 +104,7 @@ def names_found(site: Path, away: Path) -> list[str]:
         f"site.addsitedir({str(site)!r}); import edgeprune;"
         "from edgeprune.target import load_target, target_names;"
         "from edgeprune.data_files import profile_path;"
-        "from edgeprune.device.latency import load_latency_model;"
+        "from edgeprune.device.profiles import load_latency_model;"
         f"assert not edgeprune.__file__.startswith({str(ROOT)!r}), edgeprune.__file__;"
         "assert load_latency_model(load_target('rpi4'), 'tflite', 'int8', 4) is not None;"
         "print(json.dumps([load_target(name).name for name in target_names()]))"

@@ -5,8 +5,8 @@ import pytest
 
 from edgeprune import data_files
 from edgeprune.device.estimate import estimate
-from edgeprune.device.latency import load_latency_model, read_profile
 from edgeprune.device.ops import Op
+from edgeprune.device.profiles import load_latency_model, read_profile
 from edgeprune.errors import UsageError
 from edgeprune.target import Target, load_target, target_names
 
@@ -98,9 +98,9 @@ def test_profiles_of_a_target_load_and_belong_to_it(target: Target) -> None:
             assert load_latency_model(target, name, "int8", runtime.threads) is None
             continue
         profile = read_profile(data_files.profile_path(runtime.profile))
-        modelled_on = "tflm" if runtime.emulated else name  # what is executed starts from the published runtime's model
-        assert (profile.target, profile.runtime) == (target.name, modelled_on)
-        assert {model.runtime for model in profile.models} == {modelled_on}
+        of = ("", target.cpu.core) if runtime.emulated else (target.name, "")  # what is executed is modelled by core
+        assert (profile.target, profile.core, profile.runtime) == (*of, name)
+        assert {model.runtime for model in profile.models} == {name}
         assert modelled(target, name)
         assert load_latency_model(target, name, "int8", 63) is None
 
@@ -111,14 +111,17 @@ def test_a_tiny_net_gets_an_estimate(target: Target) -> None:
         assert result.cost.size_bytes is not None and result.cost.size_bytes > 736
         assert result.cost.ram_bytes is not None
         weights = 2 * result.cost.size_bytes if result.cost.ram_kind == "process" else 0
-        assert result.cost.ram_bytes - weights in (2 * 256 * 16, 3 * 1024 + 256 * 16)
+        least = min(2 * 256 * 16, 3 * 1024 + 256 * 16)
+        scratch = 1500 if runtime.emulated else 1024  # and the stack; or an activation that is not written over
+        assert least <= result.cost.ram_bytes - weights <= least + scratch
         assert len(result.ops) == len(TINY) and result.notes
         if runtime.profile:
             result = estimate(TINY, target, name, modelled(target, name)[0])
             assert result.cost.latency_s is not None and result.cost.latency_interval_s is not None
             low, high = result.cost.latency_interval_s
             assert 0 < low < result.cost.latency_s < high < 0.1
-            assert sum(row.latency_s or 0.0 for row in result.ops) == pytest.approx(result.cost.latency_s)
+            inside = sum(row.latency_s or 0.0 for row in result.ops)
+            assert inside == pytest.approx(result.cost.latency_s, rel=0.02 if runtime.emulated else 1e-6)
         else:
             assert result.cost.latency_s is None and result.cost.latency_interval_s is None
             assert "no latency model" in result.notes[0]

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgeprune.device.latency import PROFILE_SCHEMA
+from edgeprune.device.profiles import PROFILE_SCHEMA
 from tools.board_recipes import BOARD_RECIPES
 from tools.mcu_published import write_microcontrollers
 from tools.mcu_recipes import MCU_RECIPES

@@ -20,7 +20,8 @@ from edgeprune.backends import Precision
 from edgeprune.calibration.laws import Judged
 from edgeprune.calibration.rounds import Row
 from edgeprune.device.calibrated import CalibratedModel
-from edgeprune.device.latency import DeviceModel, load_latency_model
+from edgeprune.device.latency import DeviceModel
+from edgeprune.device.profiles import load_latency_model
 from edgeprune.errors import UsageError
 from edgeprune.record import write_text
 from edgeprune.runner.bench import cpu_name, installed_version

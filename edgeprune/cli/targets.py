@@ -49,13 +49,14 @@ def _worst(models: Sequence[Standing]) -> str:
     if not models:
         return NO_MODEL
     worst = max(models, key=lambda model: model.band.high / model.band.low)
-    return (
-        f"{_error(worst)}, band {worst.band.low:.2f}-{worst.band.high:.2f}, {worst.results} results ({worst.precision})"
-    )
+    rests = f"{worst.results} {'counted steps' if worst.executed else 'results'} ({worst.precision})"
+    return f"{_error(worst)}, band {worst.band.low:.2f}-{worst.band.high:.2f}, {rests}"
 
 
 def _error(model: Standing) -> str:
-    return "not judged" if model.error is None else f"off by {model.error:.0%}"
+    if model.error is None:
+        return "not judged"
+    return f"{model.error:.1%} off an execution" if model.executed else f"off by {model.error:.0%}"
 
 
 @app.command()

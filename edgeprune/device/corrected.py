@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from edgeprune.cost import Correction, OpCost
-from edgeprune.device.latency import Band, DeviceModel
+from edgeprune.device.latency import Band, DeviceModel, besides_s
 from edgeprune.device.ops import Op
 
 # How many profiles' worth the prior weighs: that of a kind of operators towards 1, of an operator towards its kind.
@@ -57,12 +57,15 @@ class Corrected:
 
     def total_s(self, ops: Iterable[Op]) -> float:
         """Seconds of one inference, the correction's offset included."""
-        return self.correction.latency_of(self.model.total_s(())) + sum(self.op_s(op) for op in ops)
+        sequence = tuple(ops)
+        return self.correction.latency_of(besides_s(self.model, sequence)) + sum(self.op_s(op) for op in sequence)
 
     def interval_s(self, ops: Iterable[Op]) -> tuple[float, float]:
-        """80 % interval of one inference, in seconds."""
-        total = self.total_s(ops)
-        return total * self.band.low, total * self.band.high
+        """The model's own interval, scaled to the corrected total."""
+        sequence = tuple(ops)
+        plain_s, (low, high) = self.model.total_s(sequence), self.model.interval_s(sequence)
+        scale = self.total_s(sequence) / plain_s if plain_s else 1.0
+        return low * scale, high * scale
 
 
 def op_factors(profiles: Sequence[tuple[Rows, Rows]]) -> dict[str, float]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgeprune.cost import Cost, Measurement, OpCost, Source
+from edgeprune.device.corrected import Corrected
+from edgeprune.device.counted import MOST_OVER_GUESS, CountedModel
 from edgeprune.device.fusion import absorb_padding
-from edgeprune.device.latency import DeviceModel, load_latency_model
+from edgeprune.device.latency import DeviceModel
 from edgeprune.device.memory import WEIGHT_COPIES, fused_sums, memory_plan, overwrites
 from edgeprune.device.ops import Op
 from edgeprune.device.order import ordered
+from edgeprune.device.profiles import load_latency_model
 from edgeprune.target import Target
 
 ELEMENT_BYTES = {"int8": 1, "fp32": 4}
@@ -22,19 +25,42 @@ _PADS_APART = ("tflm",)  # runtimes that execute a pad before a convolution as a
 _ADDS_INSIDE = ("edgeprune-c",)  # runtimes whose convolutions take a residual sum along, in the order that needs least
 
 
-def size_bytes(ops: Iterable[Op], precision: str) -> int:
-    """Estimated size of the exported file: weights, biases, and a stated overhead per channel, op and file."""
-    total = FILE_BYTES
-    for op in ops:
-        total += OP_BYTES + op.weights * ELEMENT_BYTES[precision]
-        if op.weights:
-            total += op.out_channels * CHANNEL_BYTES[precision]
-    return total
+def size_bytes(ops: Iterable[Op], precision: str, model: DeviceModel | None = None) -> int:
+    """Estimated size of what is deployed: the exported file, or the flash that its C library takes.
+
+    Args:
+        model: The device model of the runtime: that of a C library knows its flash.
+    """
+    sequence = tuple(ops)
+    return fixed_bytes(sequence, model) + sum(op_bytes(op, precision, model) for op in sequence)
 
 
-def op_bytes(op: Op, precision: str) -> int:
-    """What one operator adds to the estimated size of a file."""
-    return size_bytes((op,), precision) - FILE_BYTES
+def op_bytes(op: Op, precision: str, model: DeviceModel | None = None) -> int:
+    """What one operator adds to it: weights, biases, and a stated overhead per op and channel."""
+    if (counted := _counted(model)) is not None:
+        return counted.op_bytes(op)
+    channels = op.out_channels * CHANNEL_BYTES[precision] if op.weights else 0
+    return OP_BYTES + op.weights * ELEMENT_BYTES[precision] + channels
+
+
+def fixed_bytes(ops: Iterable[Op], model: DeviceModel | None = None) -> int:
+    """What there is of it besides the operators, whatever their widths: a file's head, or the code they share."""
+    counted = _counted(model)
+    return FILE_BYTES if counted is None else counted.kernel_bytes(ops)
+
+
+def ram_bytes(ops: Iterable[Op], runtime: str, precision: str, model: DeviceModel | None = None) -> int:
+    """Memory for activations of operators as they run; with the model of a C library its scratch and stack too."""
+    sequence, counted = tuple(ops), _counted(model)
+    scratch = {op.name: counted.scratch_bytes(op) for op in sequence} if counted is not None else {}
+    plan = memory_plan(sequence, ELEMENT_BYTES[precision], overwrites(runtime), scratch_bytes=scratch)
+    return plan.total_bytes + (0 if counted is None else counted.core.stack_bytes)
+
+
+def _counted(model: DeviceModel | None) -> CountedModel | None:
+    """The model of a C library; None where the runtime takes files."""
+    plain = model.model if isinstance(model, Corrected) else model
+    return plain if isinstance(plain, CountedModel) else None
 
 
 def as_run(ops: Iterable[Op], runtime: str) -> tuple[Op, ...]:
@@ -70,12 +96,15 @@ def estimate(
     offered = target.runtime(runtime)
     threads = threads or offered.threads
     model = load_latency_model(target, runtime, precision, threads) if latency is None else latency
-    notes = (model.source,) if model and model.source else ()
+    notes: tuple[str, ...] = (model.source,) if model and model.source else ()
     if model is None:
         missing = f"no latency model for {target.name}, {runtime}, {precision}, {threads} thread(s)"
         notes = (f"{missing}: memory and size only",)
-    size = size_bytes(sequence, precision)
-    ram = memory_plan(sequence, ELEMENT_BYTES[precision], overwrites(runtime)).total_bytes
+    if (library := _counted(model)) is not None and (guessed := library.guessed(sequence)):
+        nearest = f"not counted, so priced by what comes nearest and up to {MOST_OVER_GUESS:g} times as much"
+        notes += (f"{nearest}: {', '.join(guessed)}",)
+    size = size_bytes(sequence, precision, model)
+    ram = ram_bytes(sequence, runtime, precision, model)
     counted = counts_process(target)
     cost = Cost(
         source=Source.ESTIMATED,

@@ -186,6 +186,8 @@ def _ops(state: _State, node: Node, sizes: Sizes, inputs: tuple[str, ...]) -> tu
         out_axis=sizes.out_axis,
         transposed=sizes.transposed,
         function=function(node, sizes.kind),
+        columns=sizes.columns,
+        kernel_rows=sizes.kernel_rows,
     )
     if sizes.layers <= 1:
         return (op,)

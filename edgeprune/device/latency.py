@@ -13,20 +13,14 @@ function of the op, grows with its widths, and never falls below zero, so a solv
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from edgeprune.data_files import profile_path
 from edgeprune.device.ops import Op
-from edgeprune.errors import UsageError
-from edgeprune.target import Target
 from edgeprune.values import Value
 
-PROFILE_SCHEMA = "edgeprune.device-profile/1"
 _THIN = 4  # input channels up to which a spatial convolution counts as a first convolution
 # Elements touched per output element, for kinds whose cost is moving data.
 _TOUCHED = {"add": 3, "activation": 2, "concat": 2, "move": 2, "pad": 2, "quantize": 2, "norm": 4, "softmax": 4}
@@ -69,6 +63,11 @@ class DeviceModel(Protocol):
     def interval_s(self, ops: Iterable[Op]) -> tuple[float, float]:
         """80 % interval of one inference, in seconds."""
         ...
+
+
+def besides_s(model: DeviceModel, ops: Sequence[Op]) -> float:
+    """Seconds of one inference that belong to no operator."""
+    return model.total_s(ops) - sum(model.op_s(op) for op in ops)
 
 
 class LatencyModel(Value):
@@ -169,42 +168,3 @@ def moved_elements(op: Op, gathers_patches: bool = False) -> int:
     if op.kind in ("pool", "mean"):
         return op.in_elements
     return _TOUCHED[op.kind] * op.out_elements
-
-
-class Profile(Value):
-    """A file in `profiles/`: the latency models of one target and runtime, with where they come from."""
-
-    schema_: str = Field(PROFILE_SCHEMA, alias="schema", pattern=r"^edgeprune\.device-profile/1$")
-    target: str
-    runtime: str
-    models: tuple[LatencyModel, ...]
-    provenance: dict[str, object] = {}
-
-
-def read_profile(path: Path) -> Profile:
-    """The profile in a file.
-
-    Raises:
-        UsageError: Missing, not JSON, or not a profile of this version.
-    """
-    try:
-        return Profile.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UsageError(f"no such profile: {path.name}", where=str(path)) from None
-    except (ValueError, ValidationError) as err:
-        raise UsageError(
-            f"not a device profile: {str(err).splitlines()[0]}", where=str(path), hint="write it again: make profiles"
-        ) from None
-
-
-def load_latency_model(target: Target, runtime: str, precision: str, threads: int) -> LatencyModel | None:
-    """The model for exactly this runtime, precision and thread count; None when the target ships none.
-
-    Raises:
-        UsageError: The target names a profile that cannot be read.
-    """
-    table = target.runtimes.get(runtime)
-    if table is None or not table.profile:
-        return None
-    models = read_profile(profile_path(table.profile, beside=target.path)).models
-    return next((m for m in models if (m.precision, m.threads) == (precision, threads)), None)

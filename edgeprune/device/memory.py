@@ -158,10 +158,14 @@ def buffers(
 
 
 def memory_plan(
-    ops: Iterable[Op], bytes_per_element: int = 1, in_place: bool = True, alignment: int = ALIGNMENT
+    ops: Iterable[Op],
+    bytes_per_element: int = 1,
+    in_place: bool = True,
+    alignment: int = ALIGNMENT,
+    scratch_bytes: Mapping[str, int] | None = None,
 ) -> Placement:
-    """The arena of these operators run in this order, with what it could need at least."""
-    return place(buffers(tuple(ops), bytes_per_element, in_place, alignment))
+    """The arena of these operators run in this order, with what it could need at least; arguments as in `buffers`."""
+    return place(buffers(tuple(ops), bytes_per_element, in_place, alignment, scratch_bytes=scratch_bytes))
 
 
 def live_totals(ops: Iterable[Op], elements: Mapping[str, int], in_place: bool = False) -> tuple[int, ...]:

@@ -48,6 +48,13 @@ FOLDS_BATCH_NORM = frozenset(["conv", "depthwise", "dense"])
 FUSES_CLIP = frozenset(["conv", "depthwise", "dense", "add", "mul", "norm"])
 
 _PERMUTES = frozenset(["permute", "transpose", "swapaxes", "t"])
+_MOVES = dict.fromkeys(_PERMUTES, "transpose") | dict.fromkeys(("select", "narrow"), "slice")
+_MOVES |= dict.fromkeys(("split_with_sizes", "chunk", "tensor_split", "unbind"), "split")
+# Of kinds that most operators have the same kernel of.
+_USUAL = frozenset(
+    "add sub rsub mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d upsample_bilinear2d".split()
+)
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
@@ -67,6 +74,8 @@ class Sizes:
     out_axis: Axis | None = None
     transposed: bool = False
     layers: int = 1
+    columns: int = 0
+    kernel_rows: int = 0
 
 
 def clip(node: Node, name: str) -> str:
@@ -82,13 +91,15 @@ def clip(node: Node, name: str) -> str:
 
 
 def function(node: Node, kind: Kind) -> str:
-    """What an activation, a pool or a move does, as `Op.function` names it; empty for operators of other kinds."""
+    """What an operator of its kind does, as `Op.function` names it."""
     name = node.base
     if kind == "pool":
         return "max" if "max" in name else "average"
     if kind == "move":
         strided = name == "slice" and argument(node, 4, "step", 1) != 1
-        return "transpose" if name in _PERMUTES else "strided" if strided else "slice"
+        return "strided" if strided else _MOVES.get(name, name)
+    if kind in ("add", "mean", "resize"):
+        return "" if name in _USUAL else name
     return {"hardswish": "hard_swish", "sigmoid": "logistic"}.get(name, name) if kind == "activation" else ""
 
 
@@ -187,7 +198,7 @@ def _permutation(node: Node, name: str, rank: int) -> list[int]:
 def _conv(graph: Graph, node: Node, name: str, source: Node) -> Sizes:
     rank = len(node.shape) - 2
     weight = cast(Ref, argument(node, 1, "weight"))
-    taps = prod(graph.by_name[weight.name].shape[2:])
+    kernel = graph.by_name[weight.name].shape[2:]
     transposed = "transpose" in name or (name == "convolution" and argument(node, 6, "transposed") is True)
     place = 8 if name == "convolution" else 6
     groups = cast(int, argument(node, place, "groups", 1))
@@ -198,12 +209,14 @@ def _conv(graph: Graph, node: Node, name: str, source: Node) -> Sizes:
         out_channels=cout,
         in_positions=prod(source.shapes[0][2:]),
         out_positions=prod(node.shape[2:]),
-        kernel=taps,
+        kernel=prod(kernel),
         groups=groups,
         stride=_product(argument(node, 3, "stride", 1), rank),
         in_axis=(source.name, 1),
         out_axis=(node.name, 1),
         transposed=transposed,
+        columns=node.shape[3] if rank == 2 else 0,
+        kernel_rows=kernel[0] if rank == 2 else 0,
     )
 
 

@@ -49,7 +49,9 @@ class Op:
         kernel: Kernel positions (kh*kw); 1 for dense.
         groups: Convolution groups; equals in_channels for depthwise.
         stride: Product of strides.
-        function: What an activation, a pool or a move does, such as hard_swish, max or strided; else empty.
+        columns, kernel_rows: Of a convolution on images those of its output and of its kernel; 0 where not known.
+        function: What an activation, a pool or a move does, such as hard_swish, max or strided; what an `add`, `mean`
+            or `resize` is where that is no sum, mean or bilinear resizing, such as minimum. Else empty.
         transposed: Whether the convolution spreads its input (deconvolution) instead of gathering it.
         activation: The fused activation, such as relu; empty for none.
         nodes: All graph nodes folded into it, in order.
@@ -73,6 +75,8 @@ class Op:
     out_axis: Axis | None = None
     transposed: bool = False
     function: str = ""
+    columns: int = 0
+    kernel_rows: int = 0
 
     @property
     def reduction(self) -> int:

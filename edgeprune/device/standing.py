@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from edgeprune.data_files import profile_path
-from edgeprune.device.latency import Band, read_profile
+from edgeprune.device.latency import Band
+from edgeprune.device.profiles import models_of, read_profile
 from edgeprune.target import Target, load_target, target_names
 from edgeprune.values import Value
 
+_EXECUTED = "whole_networks"
 # Where a cross-validated error stands in the provenance, the one that says most about a new network first.
 _JUDGED = (
     ("deployed_left_out_family", "results of the deployed runtime, network families left out"),
     ("step_left_out_board", "results of the deployed runtime on other boards, the board left out"),
     ("base_left_out_family", "network families left out"),
     ("base_left_out_model", "networks left out"),
+    (_EXECUTED, "executions of whole networks that took no part"),
 )
 
 
@@ -22,9 +25,10 @@ class Standing(Value):
     """One latency model and how it was judged.
 
     Attributes:
-        results: Published measurements it rests on.
+        results: Published measurements, or counted steps, that it rests on.
         error: Median of |estimate / measured - 1| over results that took no part; None where that was not judged.
         judged: Which results those are.
+        executed: Whether those are executions on an emulated core, so that the error is not one of a device.
         band: 80 % interval of measured over estimated time.
         source: Where its numbers come from, in a sentence.
     """
@@ -35,6 +39,7 @@ class Standing(Value):
     results: int
     error: float | None
     judged: str
+    executed: bool = False
     band: Band
     source: str
 
@@ -50,7 +55,7 @@ def standings(target: Target, runtime: str) -> tuple[Standing, ...]:
         return ()
     profile = read_profile(profile_path(stem, beside=target.path))
     found = []
-    for model in profile.models:
+    for model, here in zip(profile.models, models_of(profile, target), strict=True):
         facts = profile.provenance.get(model.precision)
         facts = facts if isinstance(facts, dict) else {}
         key, judged = next(((key, text) for key, text in _JUDGED if key in facts), ("", ""))
@@ -62,7 +67,8 @@ def standings(target: Target, runtime: str) -> tuple[Standing, ...]:
                 results=_rows(facts, "base") + _rows(facts, "deployed"),
                 error=float(facts[key]["median"]) if key else None,
                 judged=judged,
-                band=model.band,
+                executed=key == _EXECUTED,
+                band=here.band,
                 source=model.source,
             )
         )

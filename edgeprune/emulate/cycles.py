@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from functools import cache
 from math import exp, log
 
+from edgeprune.device.counted import Interval, Rates
 from edgeprune.emulate.instructions import Instruction, Kind, Timed
 from edgeprune.emulate.published import ROWS, Row
 
-Interval = tuple[float, float]
 _STREAMED = "ad"  # the published model of dense layers: bound by its weights
 # Wait states of the board that the M4's scale is fitted on, over the bytes that each read of its flash brings
 _L4R5ZI_PER_BYTE = 5 / 8
@@ -87,20 +87,32 @@ def cycle_interval(
         weights_bytes: Constants it reads from flash.
         flash: Where given, replaces the wait states of the board that the figures come from, on in-order cores.
     """
-    needed = core_cycles(core, census)
-    if needed is None:
+    needed, found = core_cycles(core, census), rates(core)
+    if needed is None or found is None:
         return None
     least, usual, most = needed
+    if fit_of(core) is not None:
+        least = most = usual
+    low, high = (
+        flash.per_byte if flash and is_flash else per_byte
+        for per_byte, is_flash in zip(found.per_byte, found.from_flash, strict=True)
+    )
+    return least * found.scale[0] + low * weights_bytes, most * found.scale[1] + high * weights_bytes
+
+
+def rates(core: str) -> Rates | None:
+    """What turns a core's cycles into those of a chip with it; None where nothing is known.
+
+    An in-order core of which nothing is published takes from none to all of what the Cortex-M4 takes.
+    """
     fit = fit_of(core)
-    if fit is None:  # an in-order core of which nothing is published
-        borrowed = fit_of("Cortex-M4")
-        assert borrowed is not None
-        per_byte = flash.per_byte if flash else 0.0
-        return least, most * borrowed.scale[1] + per_byte * weights_bytes
-    low, high = fit.per_byte
-    if flash and core in _TIMINGS:
-        low = high = flash.per_byte
-    return usual * fit.scale[0] + low * weights_bytes, usual * fit.scale[1] + high * weights_bytes
+    if fit is not None:
+        return Rates(scale=fit.scale, per_byte=fit.per_byte, from_flash=(core in _TIMINGS, core in _TIMINGS))
+    if core not in _TIMINGS:
+        return None
+    borrowed = fit_of("Cortex-M4")
+    assert borrowed is not None
+    return Rates(scale=(1.0, borrowed.scale[1]), per_byte=(0.0, 0.0), from_flash=(False, True))
 
 
 def provenance(core: str) -> str:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.cost import Cost, Source
+from edgeprune.device.counted import Interval
 from edgeprune.emulate import qemu
 from edgeprune.emulate.cores import Core, core_of
 from edgeprune.emulate.cortex_m import Call, Run, call, layer_functions
-from edgeprune.emulate.cycles import FlashFacts, Interval, cycle_interval, provenance
+from edgeprune.emulate.cycles import FlashFacts, core_cycles, cycle_interval, provenance
 from edgeprune.emulate.elf import Image, read_image
 from edgeprune.emulate.instructions import Census, Classes, census_by_function, check_defined, classes
 from edgeprune.emulate.toolchain import MemoryMap, Sources, Toolchain, build, find_toolchain, firmware
@@ -47,12 +48,14 @@ class LayerProfile:
         index: As in `<name>_layer_<index>`; None is what lies in no layer.
         cycles: From, to; None where nothing is known of the core. The wait for weights is not in it: it is not known
             which layer's they are.
+        core_cycles: What the cycles are taken to be proportional to, see `cycles`; None where nothing is known.
         functions: Instructions by function, the most first.
     """
 
     index: int | None
     classes: Classes
     cycles: Interval | None
+    core_cycles: float | None
     functions: Mapping[str, int]
 
     @property
@@ -257,7 +260,10 @@ def _layer(core: str, index: int | None, by_function: Mapping[str, Census]) -> L
     census = _together(by_function)
     functions = sorted(((part.total(), function) for function, part in by_function.items()), reverse=True)
     named = {function: count for count, function in functions}
-    return LayerProfile(index, classes(census), cycle_interval(core, census, 0), named)
+    needed = core_cycles(core, census)
+    return LayerProfile(
+        index, classes(census), cycle_interval(core, census, 0), None if needed is None else needed[1], named
+    )
 
 
 def _check_room(image: Image, stack_bytes: int, target: TargetFacts) -> None:

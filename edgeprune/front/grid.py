@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
-from edgeprune.device.latency import load_latency_model
+from edgeprune.device.profiles import load_latency_model
 from edgeprune.errors import UsageError
 from edgeprune.spec import BudgetSpec, Spec, anchored
 from edgeprune.target import Target, load_target

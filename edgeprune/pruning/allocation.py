@@ -14,9 +14,9 @@ import numpy as np
 
 from edgeprune.cost import Correction, Measurement
 from edgeprune.device.corrected import Corrected
-from edgeprune.device.estimate import ELEMENT_BYTES, as_run, counts_process, estimate, op_bytes, size_bytes
+from edgeprune.device.estimate import ELEMENT_BYTES, as_run, counts_process, estimate, fixed_bytes, op_bytes
 from edgeprune.device.fusion import fuse
-from edgeprune.device.latency import DeviceModel
+from edgeprune.device.latency import DeviceModel, besides_s
 from edgeprune.device.memory import WEIGHT_COPIES, overwrites
 from edgeprune.device.ops import Op
 from edgeprune.pruning.groups import ChannelGroups
@@ -221,10 +221,11 @@ def problem_of(costing: Costing, bounds: Bounds, levels: Levels, values: Mapping
     groups, ops, merges = costing.groups, as_run(costing.ops, costing.runtime), Merges(levels)
     limits: list[Limit] = []
     if bounds.latency_s is not None and costing.model is not None:
-        room_s = bounds.latency_s - costing.model.total_s(())
+        room_s = bounds.latency_s - besides_s(costing.model, ops)
         limits.append(Limit("latency", tabulate(ops, groups, levels, costing.model.op_s, merges), room_s))
-    size = tabulate(ops, groups, levels, partial(op_bytes, precision=costing.precision), merges)
-    file_bytes = size_bytes((), costing.precision)
+    sized = partial(op_bytes, precision=costing.precision, model=costing.latency)
+    size = tabulate(ops, groups, levels, sized, merges)
+    file_bytes = fixed_bytes(ops, costing.latency)
     if bounds.size_bytes is not None:
         limits.append(Limit("size", size, bounds.size_bytes - costing.correction.size_bytes - file_bytes))
     if bounds.macs is not None:

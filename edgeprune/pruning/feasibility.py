@@ -90,7 +90,7 @@ def shortfalls(costing: Costing, bounds: Bounds, plan: Plan, cost: Cost) -> tupl
         held = live_totals(ops, tensor_elements(ops), overwrites(costing.runtime))
         found.append(Shortfall("RAM", cost.ram_bytes, bounds.ram_bytes, _dearest(graph, ops, held)))
     if bounds.size_bytes is not None and cost.size_bytes is not None and cost.size_bytes > bounds.size_bytes:
-        written = [op_bytes(op, costing.precision) for op in ops]
+        written = [op_bytes(op, costing.precision, costing.latency) for op in ops]
         found.append(Shortfall("size", cost.size_bytes, bounds.size_bytes, _dearest(graph, ops, written)))
     if bounds.macs is not None and cost.macs is not None and cost.macs > bounds.macs:
         found.append(Shortfall("MACs", cost.macs, bounds.macs, _dearest(graph, ops, [op.macs for op in ops])))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import calibration
-from edgeprune.device.latency import load_latency_model
+from edgeprune.device.profiles import load_latency_model
 from edgeprune.progress import SILENT
 from edgeprune.pruning.groups import channel_groups
 from edgeprune.pruning.trace import trace

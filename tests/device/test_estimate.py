@@ -5,8 +5,8 @@ import pytest
 from edgeprune.cost import Correction, Source
 from edgeprune.device.corrected import Corrected
 from edgeprune.device.estimate import ELEMENT_BYTES, estimate, size_bytes
-from edgeprune.device.latency import load_latency_model
 from edgeprune.device.ops import Op
+from edgeprune.device.profiles import load_latency_model
 from edgeprune.errors import UsageError
 from edgeprune.target import load_target
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.device.latency import Band, LatencyModel, moved_elements, read_profile
+from edgeprune.device.latency import Band, LatencyModel, moved_elements
 from edgeprune.device.ops import Op
+from edgeprune.device.profiles import read_profile
 from edgeprune.errors import UsageError
 
 KINDS = (

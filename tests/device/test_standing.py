@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.device.latency import load_latency_model
+from edgeprune.device.profiles import load_latency_model
 from edgeprune.device.standing import standings, without_model_hint
 from edgeprune.errors import UsageError
 from edgeprune.target import Target, load_target, target_names

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgeprune.cost import Correction
 from edgeprune.device.fusion import fuse
-from edgeprune.device.latency import load_latency_model
+from edgeprune.device.profiles import load_latency_model
 from edgeprune.pruning.allocation import (
     Bounds,
     Costing,

@@ -20,8 +20,7 @@ _KINDS: dict[str, Kind] = {
     "DEPTHWISE_CONV_2D": "depthwise",
     "FULLY_CONNECTED": "dense",
     "BATCH_MATMUL": "matmul",
-    "MEAN": "mean",
-    "SUM": "mean",
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), "mean"),
     "CONCATENATION": "concat",
     "SOFTMAX": "softmax",
     "LOG_SOFTMAX": "softmax",
@@ -31,11 +30,19 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), "pad"),
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), "resize"),
     **dict.fromkeys(("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "HARD_SWISH", "LOGISTIC", "TANH"), "activation"),
-    **dict.fromkeys(("LEAKY_RELU", "PRELU", "ELU", "GELU"), "activation"),
+    **dict.fromkeys(("LEAKY_RELU", "PRELU", "ELU", "GELU", "ABS", "EXP", "LOG", "SQRT", "RSQRT"), "activation"),
     **dict.fromkeys(("TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "GATHER", "TILE", "PACK"), "move"),
     **dict.fromkeys(("UNPACK", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "BROADCAST_TO", "REVERSE_V2"), "move"),
+    **dict.fromkeys(("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"), "move"),
     **dict.fromkeys(("QUANTIZE", "DEQUANTIZE", "CAST"), "quantize"),
     **dict.fromkeys(("UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "LSTM"), "rnn"),
+}
+# As in `Op.function`, where that is not the operator's name.
+_FUNCTIONS = {
+    **dict.fromkeys(("ADD", "SUB", "ADD_N", "MEAN", "SUM", "RESIZE_BILINEAR"), ""),
+    **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), "split"),
+    "MAX_POOL_2D": "max",
+    "AVERAGE_POOL_2D": "average",
 }
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 _FLOATS = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
@@ -167,10 +174,10 @@ def _op(
     before, after = _shape(tensors[activations[0]]), _shape(tensors[operator.outputs[0]])
     in_channels, out_channels = _last(before), _last(after)
     options = operator.builtinOptions
-    kernel, groups = 1, 1
+    kernel, groups, rows = 1, 1, 0
     if kind in ("conv", "depthwise"):
         weight = _shape(tensors[operator.inputs[1]])
-        kernel = weight[1] * weight[2]
+        kernel, rows = weight[1] * weight[2], weight[1]
         groups = in_channels if kind == "depthwise" else max(1, in_channels // weight[3])
     elif kind == "dense":
         in_channels = _shape(tensors[operator.inputs[1]])[-1]
@@ -191,16 +198,19 @@ def _op(
         stride=getattr(options, "strideH", 1) * getattr(options, "strideW", 1),
         activation="" if not fused else names.activations[fused].lower(),
         nodes=(_decoded(tensors[operator.outputs[0]].name),),
+        transposed=kind_name == "TRANSPOSE_CONV",
+        columns=after[2] if rows and len(after) == 4 else 0,
+        kernel_rows=rows,
     )
 
 
 def _function(model: Any, kind_name: str, kind: Kind, inputs: list[int]) -> str:
     """As in `Op.function`."""
-    if kind == "move":
+    if kind_name == "STRIDED_SLICE":
         steps = model.buffers[model.subgraphs[0].tensors[inputs[3]].buffer].data if len(inputs) > 3 else None
-        strided = kind_name == "STRIDED_SLICE" and steps is not None and np.any(np.asarray(steps).view(np.int32) != 1)
-        return "transpose" if kind_name == "TRANSPOSE" else "strided" if strided else "slice"
-    return kind_name.lower().removesuffix("_pool_2d") if kind in ("activation", "pool") else ""
+        return "strided" if steps is not None and np.any(np.asarray(steps).view(np.int32) != 1) else "slice"
+    named = kind in ("activation", "pool", "move", "add", "mean", "resize")
+    return _FUNCTIONS.get(kind_name, kind_name.lower()) if named else ""
 
 
 def _last(shape: tuple[int, ...]) -> int:

@@ -14,6 +14,9 @@ from edgeprune.device.networks import Layer, Network, Shape, shapes
 from edgeprune.errors import UnsupportedError, missing_extra
 
 _SCALE = 0.05  # of activations
+_WEIGHTS = 32.0  # standard deviation of stored weights, whose largest ones are then near 127, as after training
+# Scale and zero point of what a fused activation leaves, so that its range is that of int8 as exporters choose it.
+_RANGES = {"": (_SCALE, 0), "relu": (_SCALE, -128), "relu6": (6 / 255, -128)}
 _UNIT_SCALE, _UNIT_ZERO = 1 / 256, -128  # what logistic and softmax must answer in
 _FUSED = {"": "NONE", "relu": "RELU", "relu6": "RELU6"}
 # Operator versions that take int8 (with scales per channel where there are weights).
@@ -89,8 +92,8 @@ class _File:
         if not self.int8:
             values = (self.random.standard_normal(shape) * deviation).astype(np.float32)
             return [self.constant(values, "FLOAT32"), self.constant(np.zeros(outputs, np.float32), "FLOAT32")]
-        values = self.random.integers(-127, 128, shape).astype(np.int8)
-        scales = np.full(outputs, deviation / 64, np.float32)
+        values = np.clip(np.rint(self.random.standard_normal(shape) * _WEIGHTS), -127, 127).astype(np.int8)
+        scales = np.full(outputs, deviation / _WEIGHTS, np.float32)
         weights, biases = self.constant(values, "INT8"), self.constant(np.zeros(outputs, np.int32), "INT32")
         self._quantize(weights, scales, 0, axis)
         self._quantize(biases, (scales * np.float32(self.scales[source][0])).astype(np.float32), 0)
@@ -143,6 +146,10 @@ def _fused(file: _File, layer: Layer) -> int:
     return value
 
 
+def _fused_output(file: _File, layer: Layer, after: Shape) -> int:
+    return file.activation(after, *_RANGES[layer.activation])
+
+
 def _window(file: _File, layer: Layer) -> dict[str, Any]:
     return {"padding": file.schema.Padding.SAME, "strideH": layer.stride, "strideW": layer.stride}
 
@@ -152,7 +159,7 @@ def _conv(file: _File, layer: Layer, read: list[int], before: list[Shape], after
     inputs = [read[0], *file.weights(shape, after[2], 0, read[0])]
     options = {**_window(file, layer), "fusedActivationFunction": _fused(file, layer)}
     options |= {"dilationHFactor": 1, "dilationWFactor": 1}
-    return file.operator("CONV_2D", inputs, file.activation(after), "Conv2DOptions", **options)
+    return file.operator("CONV_2D", inputs, _fused_output(file, layer, after), "Conv2DOptions", **options)
 
 
 def _depthwise(file: _File, layer: Layer, read: list[int], before: list[Shape], after: Shape) -> int:
@@ -160,13 +167,17 @@ def _depthwise(file: _File, layer: Layer, read: list[int], before: list[Shape], 
     inputs = [read[0], *file.weights(shape, after[2], 3, read[0])]
     options = {**_window(file, layer), "fusedActivationFunction": _fused(file, layer), "depthMultiplier": 1}
     options |= {"dilationHFactor": 1, "dilationWFactor": 1}
-    return file.operator("DEPTHWISE_CONV_2D", inputs, file.activation(after), "DepthwiseConv2DOptions", **options)
+    return file.operator(
+        "DEPTHWISE_CONV_2D", inputs, _fused_output(file, layer, after), "DepthwiseConv2DOptions", **options
+    )
 
 
 def _dense(file: _File, layer: Layer, read: list[int], before: list[Shape], after: Shape) -> int:
     inputs = [read[0], *file.weights((after[2], before[0][2]), after[2], 0, read[0])]
     options = {"keepNumDims": True, "fusedActivationFunction": _fused(file, layer)}
-    return file.operator("FULLY_CONNECTED", inputs, file.activation(after), "FullyConnectedOptions", **options)
+    return file.operator(
+        "FULLY_CONNECTED", inputs, _fused_output(file, layer, after), "FullyConnectedOptions", **options
+    )
 
 
 def _matmul(file: _File, layer: Layer, read: list[int], before: list[Shape], after: Shape) -> int:
@@ -175,7 +186,8 @@ def _matmul(file: _File, layer: Layer, read: list[int], before: list[Shape], aft
 
 def _pair(file: _File, layer: Layer, read: list[int], before: list[Shape], after: Shape) -> int:
     name, options = {"add": ("ADD", "AddOptions"), "mul": ("MUL", "MulOptions")}[layer.kind]
-    return file.operator(name, read, file.activation(after), options, fusedActivationFunction=_fused(file, layer))
+    output = _fused_output(file, layer, after)
+    return file.operator(name, read, output, options, fusedActivationFunction=_fused(file, layer))
 
 
 def _activation(file: _File, layer: Layer, read: list[int], before: list[Shape], after: Shape) -> int:
@@ -202,7 +214,8 @@ def _mean(file: _File, layer: Layer, read: list[int], before: list[Shape], after
 
 
 def _concat(file: _File, layer: Layer, read: list[int], before: list[Shape], after: Shape) -> int:
-    return file.operator("CONCATENATION", read, file.activation(after), "ConcatenationOptions", axis=3)
+    output = file.activation(after, *file.scales[read[0]])
+    return file.operator("CONCATENATION", read, output, "ConcatenationOptions", axis=3)
 
 
 def _pad(file: _File, layer: Layer, read: list[int], before: list[Shape], after: Shape) -> int:
