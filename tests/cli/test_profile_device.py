@@ -25,7 +25,7 @@ def test_a_file_is_measured_over_ssh(command: Command, ssh_board: str, small_tfl
     ("where", "code", "message"),
     [
         ("--device emulator", 2, "no link has the address 'emulator'"),
-        ("--device probe:1", 2, "known: adb:SERIAL, local, ssh://user@host[:port]"),
+        ("--device telnet:1", 2, "known: adb:SERIAL, local, ssh://user@host[:port]"),
         ("--device ssh://-oProxyCommand=x", 2, "cannot read the address"),
         ("--python python3", 2, "--python and --benchmark-binary are about a device"),
         ("--benchmark-binary b", 2, "--python and --benchmark-binary are about a device"),
