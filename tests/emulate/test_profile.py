@@ -167,8 +167,15 @@ def test_a_helium_core_that_does_not_return_is_given_up(tmp_path: Path, monkeypa
     text = RUN + "{ (void)in; (void)arena; for (;;) { *(volatile int8_t *)out = 1; } }\n"
     own = qemu.Call
     monkeypatch.setattr("edgeprune.emulate.profile.Call", lambda *given: own(*given, limit_s=1))
-    with pytest.raises(QualityError, match="net_run has not returned after 1 s"):
+    with pytest.raises(QualityError, match="net_run has not returned after 1 s of CPU time"):
         one(tmp_path, text, facts)
+
+
+@needs_qemu
+def test_an_emulator_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu, "_PATIENCE", 0)
+    with pytest.raises(DeviceError, match="qemu-system-arm did not answer within 0 s"):
+        one(tmp_path, LOOP, target_facts(load_target("mps3-an547")))
 
 
 def test_a_count_beyond_the_slow_clock_is_refused() -> None:
