@@ -49,6 +49,7 @@ def test_a_dry_run_asks_no_device(command: Command, small_tflite: Path, inputs: 
     assert "would go to ssh://nowhere.invalid" in done.out and "model.tflite" in done.out
 
 
+@pytest.mark.slow
 def test_a_fleet_prints_one_line_for_each_device(
     command: Command, small_tflite: Path, inputs: Path, tmp_path: Path, phone: str
 ) -> None:

@@ -45,6 +45,7 @@ def test_the_same_file_gives_the_same_release(small_tflite: Path, samples: Any, 
     assert done.returncode == 0 and b"[[" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tflite", "onnxruntime", "openvino"])
 def test_the_python_example_runs_and_both_are_short(exported: Callable[..., Any], backend: str, tmp_path: Path) -> None:
     artifact = exported(backend, "residual")
@@ -84,6 +85,7 @@ def test_what_cannot_be_a_release_is_said(small_tflite: Path, samples: Any, tmp_
         make_bundle(from_file(small_tflite, None, None, samples[:, :3], None), tmp_path)
 
 
+@pytest.mark.slow
 def test_answers_that_are_not_finite_are_refused(
     exported: Callable[..., Any], small_net: Callable[[str], Any], tmp_path: Path
 ) -> None:

@@ -126,6 +126,7 @@ def run_check(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(line, cwd=folder, capture_output=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tflite", "onnxruntime", "openvino"])
 def test_the_runner_keeps_answers_and_finds_others(
     exported: Callable[..., Any], small_net: Callable[[str], Any], backend: str, tmp_path: Path

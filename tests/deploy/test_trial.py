@@ -54,6 +54,7 @@ def benchmark_model(folder: Path, **changes: str) -> Path:
     return folder / "benchmark_model"
 
 
+@pytest.mark.slow
 def test_a_phone_without_python_tests_by_the_benchmark_program(small_tflite: Path, phone: str, tmp_path: Path) -> None:
     samples = np.random.default_rng(0).standard_normal((8, 16, 16, 16)).astype(np.float32)
     (tmp_path / "release").mkdir()
