@@ -13,14 +13,17 @@ SECTOR_BYTES = 4096
 
 
 def read(probe: Probe, address: int, size: int) -> Command:
+    """Read flash or RAM to a file."""
     return (*_connected(probe), "read-flash", "--no-progress", f"{address:#x}", f"{size:#x}", FOUND)
 
 
 def write(probe: Probe, address: int) -> Command:
+    """Erase and write flash."""
     return (*_connected(probe), "write-flash", "--no-progress", f"{address:#x}", IMAGE)
 
 
 def start(probe: Probe, poison: tuple[int, int] | None) -> tuple[Command, ...]:
+    """Reset and run."""
     assert poison is None, "it sees no memory"
     return ((*_connected(probe), "run"),)
 

@@ -13,15 +13,18 @@ SECTOR_BYTES = None
 
 
 def read(probe: Probe, address: int, size: int) -> Command:
+    """Read flash or RAM to a file."""
     return (*_connected(probe), "-c", f"dump_image {FOUND} {address:#x} {size:#x}", "-c", "shutdown")
 
 
 def write(probe: Probe, address: int) -> Command:
+    """Erase and write flash."""
     steps = ("reset init", f"flash write_image erase {IMAGE} {address:#x} bin", "shutdown")
     return (*_connected(probe), *(word for step in steps for word in ("-c", step)))
 
 
 def start(probe: Probe, poison: tuple[int, int] | None) -> tuple[Command, ...]:
+    """Reset and run."""
     put = ("-c", "halt", "-c", f"mww {poison[0]:#x} {poison[1]:#x}") if poison else ()
     return ((*_connected(probe), *put, "-c", "reset run", "-c", "shutdown"),)
 

@@ -13,16 +13,19 @@ SECTOR_BYTES = None
 
 
 def read(probe: Probe, address: int, size: int) -> Command:
+    """Read flash or RAM to a file."""
     where = ("b8", f"{address:#x}", str(size), "--output", FOUND, "--format", "binary")
     return (PROGRAM, "read", *_connected(probe), *where)
 
 
 def write(probe: Probe, address: int) -> Command:
+    """Erase and write flash."""
     what = ("--binary-format", "bin", "--base-address", f"{address:#x}", "--disable-progressbars", IMAGE)
     return (PROGRAM, "download", *_connected(probe), *what)
 
 
 def start(probe: Probe, poison: tuple[int, int] | None) -> tuple[Command, ...]:
+    """Reset and run."""
     reset = (PROGRAM, "reset", *_connected(probe))
     if poison is None:
         return (reset,)

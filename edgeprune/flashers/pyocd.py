@@ -13,14 +13,17 @@ SECTOR_BYTES = None
 
 
 def read(probe: Probe, address: int, size: int) -> Command:
+    """Read flash or RAM to a file."""
     return (*_connected(probe, "attach"), "-c", f"savemem {address:#x} {size:#x} {FOUND}")
 
 
 def write(probe: Probe, address: int) -> Command:
+    """Erase and write flash."""
     return (*_connected(probe, "halt"), "-c", f"load {IMAGE} {address:#x}")
 
 
 def start(probe: Probe, poison: tuple[int, int] | None) -> tuple[Command, ...]:
+    """Reset and run."""
     put = ("-c", f"write32 {poison[0]:#x} {poison[1]:#x}") if poison else ()
     return ((*_connected(probe, "halt"), *put, "-c", "reset"),)
 

@@ -43,18 +43,18 @@ def test_a_model_without_data_is_planned_by_its_weights(command: Command, model:
 
 
 def test_energy_is_a_limit_where_power_is_known(command: Command, model: str) -> None:
-    line = f"{model.replace('rpi4', 'nucleo-l4r5zi')} --energy 1.5mJ --json"
+    line = f"{model.replace('rpi4', 'nucleo-l4r5zi')} --energy 1mJ --json"
     document = BudgetPlan.model_validate_json(command(*line.split()).out)
-    assert document.verdict == "feasible" and document.budget.energy_nj == 1_500_000
+    assert document.verdict == "feasible" and document.budget.energy_nj == 1_000_000
     assert document.planned.latency_interval_ns is not None and document.dense.latency_interval_ns is not None
     assert (
-        document.planned.latency_interval_ns[1] * 0.0698 <= 1_500_000 < document.dense.latency_interval_ns[1] * 0.0698
+        document.planned.latency_interval_ns[1] * 0.0698 <= 1_000_000 < document.dense.latency_interval_ns[1] * 0.0698
     )
-    assert any("energy: 1.5 mJ at up to 69.8 mW" in note for note in document.notes)
+    assert any("energy: 1 mJ at up to 69.8 mW" in note for note in document.notes)
     assert any("per inference, estimated" in note for note in document.notes)
     refused = command(*f"{model} --energy 5mJ".split())
     assert refused.code == 2 and "nothing is known of the power of rpi4" in refused.err
-    assert "energy 1.5 mJ" in command(*line.removesuffix(" --json").split()).out
+    assert "energy 1 mJ" in command(*line.removesuffix(" --json").split()).out
 
 
 def test_a_microcontrollers_memories_are_limits_too(command: Command, model: str) -> None:

@@ -183,7 +183,7 @@ def test_its_runtimes_are_those_of_the_python_that_is_asked(address: Callable[[s
     assert connect("local", str(tmp_path / "none")).describe().python == ""
 
 
-@pytest.mark.parametrize("unknown", ["emulator", "probe:1", "", "ssh", "pi@board", "SSH://pi@board", "__init__"])
+@pytest.mark.parametrize("unknown", ["emulator", "telnet:1", "", "ssh", "pi@board", "SSH://pi@board", "__init__"])
 def test_an_address_of_no_link_names_those_there_are(unknown: str) -> None:
     with pytest.raises(UsageError) as caught:
         connect(unknown)
