@@ -33,7 +33,7 @@ from edgeprune.values import Value
 
 Interval = tuple[float, float]
 
-MOST_OVER_GUESS = 4.0  # times its price; no operator of those that are guessed took more on a Cortex-M4
+MOST_OVER_GUESS = 4.0  # times its price; a judgement, no fit: what is guessed is named beside it
 
 
 class CountedLaw(Value):
