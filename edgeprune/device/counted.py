@@ -33,7 +33,7 @@ from edgeprune.values import Value
 
 Interval = tuple[float, float]
 
-MOST_OVER_GUESS = 4.0  # times its price; a judgement, no fit: what is guessed is named beside it
+MOST_OVER_GUESS = 8.0  # times its price; a judgement, no fit: what is guessed is named beside it
 
 
 class CountedLaw(Value):

@@ -10,6 +10,7 @@ import pytest
 
 from bench import mcu, mcu_nets
 from bench.cells import read_document
+from edgeprune import backends
 from edgeprune.backends.tflite.writer import write
 from edgeprune.device.networks import Layer, Network, shapes
 from edgeprune.errors import UsageError
@@ -131,3 +132,11 @@ def test_half_the_widths_take_a_third_of_the_instructions(tmp_path: Path) -> Non
     assert dense["mismatches"] == half["mismatches"] == 0
     assert half["macs"] < 0.27 * dense["macs"] and half["instructions"] < 0.4 * dense["instructions"]
     assert half["arena_bytes"] < 0.55 * dense["arena_bytes"] and half["flash_bytes"] < 0.4 * dense["flash_bytes"]
+
+
+def test_a_files_lstm_has_four_gates_that_read_the_input_and_the_state(tmp_path: Path) -> None:
+    first = backends.get("tflite").read_ops(mcu_nets.written("lstm", tmp_path))[0]
+    steps, inputs, units = first.out_positions, first.in_channels, first.out_channels
+    assert first.kind == "rnn" and steps > 1
+    assert first.macs == steps * 4 * units * (inputs + units)
+    assert first.weights == 4 * units * (inputs + units)

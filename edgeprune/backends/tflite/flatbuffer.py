@@ -13,6 +13,7 @@ from edgeprune.backends import Inspection
 from edgeprune.device.ops import Kind, Op
 from edgeprune.errors import UsageError, missing_extra
 
+_GATES = {"UNIDIRECTIONAL_SEQUENCE_LSTM": 4, "LSTM": 4}
 _KINDS: dict[str, Kind] = {
     "CONV_2D": "conv",
     "CONV_3D": "conv",
@@ -181,6 +182,8 @@ def _op(
         groups = in_channels if kind == "depthwise" else max(1, in_channels // weight[3])
     elif kind == "dense":
         in_channels = _shape(tensors[operator.inputs[1]])[-1]
+    elif kind == "rnn":
+        kernel = _GATES.get(kind_name, 1)
     elif kind == "pool":
         kernel = options.filterHeight * options.filterWidth
     fused = getattr(options, "fusedActivationFunction", 0)
