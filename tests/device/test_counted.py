@@ -81,7 +81,7 @@ def test_what_was_not_counted_is_priced_by_what_stands_in_and_said_by_name(board
     assert pricing_law(recurrent) == "dense" and MODEL.core_cycles(recurrent) == 10 * amounts(recurrent, "dsp")[3]
     assert at(1).guessed((recurrent, ADD, replace(recurrent, name="y"))) == ("z", "y")
     notes = estimate((recurrent, ADD), board, "edgeprune-c", latency=Corrected(at(1), Correction())).notes
-    assert notes == ("made up", "not counted, so priced by what comes nearest and up to 4 times as much: z")
+    assert notes == ("made up", "not counted, so priced by what comes nearest and up to 8 times as much: z")
     assert estimate((ADD,), board, "edgeprune-c", latency=at(1)).notes == ("made up",)
 
 
