@@ -3,6 +3,7 @@
 `--no-unexpected-skips`: a test may be skipped for a listed reason only, so that nothing drops out unseen.
 `small_net`, `exported`: nets that together hold what exporters stumble over, and their files, written once per run.
 `small_tflite`: a file for what only needs one.
+`any_machine`: for tests that time for real.
 `address`, `phone`, `ssh_board`: devices to reach, see `tests/links/devices.py`.
 """
 
@@ -74,6 +75,21 @@ def _own_calibrations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPRUNE_CALIBRATIONS", str(tmp_path_factory.mktemp("calibrations")))
         yield
+
+
+@pytest.fixture
+def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else this machine does, its runs count: for tests that time for real, whose figures say nothing.
+
+    What a disturbed run leads to is tested with invented runs.
+    """
+    from edgeprune import percentiles, timing
+    from edgeprune.calibration import rounds
+
+    monkeypatch.setattr(timing, "disturbed", lambda *_: False)
+    monkeypatch.setattr(percentiles, "_PAIRED_SLOWER", float("inf"))
+    monkeypatch.setattr(percentiles, "_FEWEST_KEPT", 0.0)
+    monkeypatch.setattr(rounds, "_fault", lambda *_: "")
 
 
 Array = np.ndarray[Any, np.dtype[Any]]

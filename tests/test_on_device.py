@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,22 +91,24 @@ def answered(latencies_s: Any, **changes: Any) -> Ended:
     return Ended(0, json.dumps(found).encode(), b"")
 
 
-def folders() -> set[Path]:
-    return set(Path("/tmp").glob("edgeprune.??????"))
-
-
-def stay(made: set[Path]) -> bool:
-    """Whether some of the folders are never removed; those of tests that run beside this one go in time."""
-    for _ in range(120):
-        if not any(folder.exists() for folder in made):
-            return False
-        time.sleep(0.5)
-    return True
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
+    """What lies in the folder in which all devices make theirs, since all of them are this machine."""
+    place = tmp_path / "of the device"
+    place.mkdir()
+    monkeypatch.setattr(on_device, "_MAKE_FOLDER", f"TMPDIR={shlex.quote(str(place))}\n{on_device._MAKE_FOLDER}")
+    return lambda: list(place.iterdir())
 
 
 @pytest.mark.parametrize("name", ["local", "ssh", "adb"])
-def test_a_file_is_measured_where_the_link_leads(name: str, address: Callable[[str], str], small_tflite: Path) -> None:
-    link, before = connect(address(name), sys.executable), folders()
+def test_a_file_is_measured_where_the_link_leads(
+    name: str,
+    address: Callable[[str], str],
+    small_tflite: Path,
+    made: Callable[[], list[Path]],
+    any_machine: None,
+) -> None:
+    link = connect(address(name), sys.executable)
     inputs = np.zeros((2, 16, 16, 16), np.float32)
     result = profile(small_tflite, as_target(link), device=link, threads=1, inputs=inputs, runs=50)
     cost = result.cost
@@ -117,13 +119,13 @@ def test_a_file_is_measured_where_the_link_leads(name: str, address: Callable[[s
     assert cost.latency_interval_s is not None and cost.latency_s == cost.latency_interval_s[1]
     assert "ai-edge-litert" in result.runtime_version and result.environment["device"] == link.name
     assert "operators are not timed on a linked device" in result.notes and result.ops == ()
-    assert not stay(folders() - before)
+    assert not made()
 
 
-def test_a_reference_is_timed_beside_it(small_tflite: Path) -> None:
+def test_a_reference_is_timed_beside_it(small_tflite: Path, any_machine: None) -> None:
     link = connect("local")
     result = profile(small_tflite, as_target(link), device=link, threads=1, reference=Reference(small_tflite))
-    assert result.to_reference == pytest.approx(1, rel=0.3) and result.reference_s is not None
+    assert result.to_reference is not None and 0.2 < result.to_reference < 5 and result.reference_s is not None
 
 
 def test_another_device_than_the_target_is_noted(small_tflite: Path) -> None:
@@ -169,16 +171,15 @@ def test_cooling_ends_when_it_is_as_cool_as_before(monkeypatch: pytest.MonkeyPat
     assert slept == [5.0] * 31
 
 
-def test_what_goes_wrong_on_the_device_leaves_nothing_there(small_tflite: Path) -> None:
-    before = folders()
+def test_what_goes_wrong_on_the_device_leaves_nothing_there(small_tflite: Path, made: Callable[[], list[Path]]) -> None:
     link = connect("local", "/bin/false")
     for _ in range(2):
         with pytest.raises(MissingExtraError):
             profile(small_tflite, load_target("rpi4"), device=link)
     with pytest.raises(KeyboardInterrupt), held(link, [], SILENT) as there:
-        assert Path(there.folder).is_dir() and Path(there.folder).stat().st_mode & 0o777 == 0o700
+        assert [Path(there.folder)] == made() and Path(there.folder).stat().st_mode & 0o777 == 0o700
         raise KeyboardInterrupt
-    assert not stay(folders() - before)
+    assert not made()
 
 
 def test_a_folder_that_cannot_be_removed_is_told() -> None:

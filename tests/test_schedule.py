@@ -98,7 +98,7 @@ def stages_of(folder: Path) -> list[Staged]:
     return [Staged.model_validate_json(file.read_text()) for file in sorted(folder.rglob("stages/stage-[12].json"))]
 
 
-@pytest.fixture(scope="module", params=["geometric", "agp"])
+@pytest.fixture(scope="module", params=["geometric", pytest.param("agp", marks=pytest.mark.slow)])
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "load_workload", lambda spec: workload())

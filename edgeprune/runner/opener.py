@@ -71,7 +71,8 @@ def child_environment() -> dict[str, str]:
     """The environment in which a child finds this package, installed or not."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH", "")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}  # the last line is the error
+    return {**own, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _ask(*arguments: str) -> Any:

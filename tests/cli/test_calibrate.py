@@ -24,7 +24,9 @@ def _short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path))
 
 
-def test_a_calibration_is_measured_shown_stored_and_used(command: Command, tmp_path: Path, exported: object) -> None:
+def test_a_calibration_is_measured_shown_stored_and_used(
+    command: Command, tmp_path: Path, exported: object, any_machine: None
+) -> None:
     done = command("calibrate", "--quick", "--precision", "int8", "--quiet")
     assert done.code == 0, done.err
     for words in ("machine", "ai-edge-litert", "rank correlation", "pointwise", "80 %", str(tmp_path)):
@@ -38,7 +40,7 @@ def test_a_calibration_is_measured_shown_stored_and_used(command: Command, tmp_p
 
 
 @pytest.mark.slow
-def test_json_holds_rows_and_model(command: Command) -> None:
+def test_json_holds_rows_and_model(command: Command, any_machine: None) -> None:
     document = json.loads(command("calibrate", "--quick", "--precision", "fp32", "--quiet", "--json").out)
     (one,) = document["calibrations"]
     assert document["schema"] == "edgeprune.calibrated/1" and one["schema"] == "edgeprune.calibration/1"

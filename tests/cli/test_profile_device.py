@@ -11,7 +11,7 @@ import pytest
 from tests.cli.conftest import Command
 
 
-def test_a_file_is_measured_over_ssh(command: Command, ssh_board: str, small_tflite: Path) -> None:
+def test_a_file_is_measured_over_ssh(command: Command, ssh_board: str, small_tflite: Path, any_machine: None) -> None:
     where = ("--device", ssh_board, "--python", sys.executable, "--threads", "1")
     done = command("profile", str(small_tflite), *where, "--target", "rpi4", "--json")
     assert done.code == 0, done.err

@@ -64,6 +64,7 @@ def same_sweep(a: SweepRecord, b: SweepRecord) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_every_point_is_decided_and_the_front_rises(reference: SweepRecord) -> None:
     assert [row.verdict for row in reference.points] == ["met", "met", "met", "infeasible"]
     assert reference.exit_code == 3 and reference.metric == "accuracy"
@@ -77,6 +78,7 @@ def test_every_point_is_decided_and_the_front_rises(reference: SweepRecord) -> N
     assert all((reference.run / name).is_file() for name in ("report.html", "report.md", "sweep.json"))
 
 
+@pytest.mark.slow
 def test_a_point_is_what_a_fit_with_its_budget_gives(reference: SweepRecord, points: Points, tmp_path: Path) -> None:
     (point,) = points("250us")
     alone = pipeline.fit(point.spec.model_copy(update={"out": tmp_path}))
@@ -289,6 +291,7 @@ def test_where_costs_are_measured_nothing_runs_beside(points: Points, tmp_path: 
         assert run is workers.here
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_run_one_sweep(reference: SweepRecord) -> None:
     lock = lock_folder(reference.run)
     with pytest.raises(UsageError, match="is being written by process"):
