@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,11 +36,22 @@ REFERENCE_TURN_S = 0.03  # the reference's turn, and the shortest of the model b
 
 Array = Any
 Call = Callable[[], Any]
-Loaded = tuple[Call, Callable[[], str]]  # one inference, and the precision it runs in (asked for after the timing)
 
 
-def load_tflite(path: str, threads: int, samples: Array | None) -> Loaded:
-    interpreter = _tflite_class()(model_path=path, num_threads=threads)
+class Loaded(NamedTuple):
+    """A model that is ready: one inference, the precision it runs in (asked for after the timing), its answers."""
+
+    call: Call
+    precision: Callable[[], str]
+    outputs: Callable[[], list[Array]]
+
+
+def load_tflite(path: str, threads: int, samples: Array | None, delegates: bool = True) -> Loaded:
+    module = _tflite_module()
+    more = {}
+    if not delegates:
+        more["experimental_op_resolver_type"] = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = module.Interpreter(model_path=path, num_threads=threads, **more)
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]
     shape, kind = tuple(source["shape"]), np.dtype(source["dtype"])
@@ -55,7 +66,12 @@ def load_tflite(path: str, threads: int, samples: Array | None) -> Loaded:
         values = np.clip(np.round(values / (scale or 1)) + zero, limits.min, limits.max)
     interpreter.set_tensor(source["index"], np.ascontiguousarray(values[:1].astype(kind)))
     weights = [entry["dtype"] for entry in interpreter.get_tensor_details() if len(entry["shape"]) >= 2]
-    return interpreter.invoke, lambda: "int8" if np.int8 in weights else "fp32"
+    answers = [entry["index"] for entry in interpreter.get_output_details()]
+    return Loaded(
+        interpreter.invoke,
+        lambda: "int8" if np.int8 in weights else "fp32",
+        lambda: [interpreter.get_tensor(index) for index in answers],
+    )
 
 
 def load_onnxruntime(path: str, threads: int, samples: Array | None) -> Loaded:
@@ -71,7 +87,7 @@ def load_onnxruntime(path: str, threads: int, samples: Array | None) -> Loaded:
     kind = np.dtype(kinds.get(source.type, "float32"))
     values = _noise(shape, kind) if samples is None else samples[:1].astype(kind)
     feed = {source.name: np.ascontiguousarray(values)}
-    return lambda: session.run(None, feed), lambda: _onnx_precision(path)
+    return Loaded(lambda: session.run(None, feed), lambda: _onnx_precision(path), lambda: list(session.run(None, feed)))
 
 
 def _onnx_precision(path: str) -> str:
@@ -100,7 +116,11 @@ def load_openvino(path: str, threads: int, samples: Array | None) -> Loaded:
     shape = tuple(1 if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
     values = _noise(shape, np.dtype("float32")) if samples is None else samples[:1].astype("float32")
     request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(values)))
-    return request.infer, lambda: _openvino_precision(compiled)
+    return Loaded(
+        request.infer,
+        lambda: _openvino_precision(compiled),
+        lambda: [np.array(request.get_output_tensor(index).data) for index in range(len(compiled.outputs))],
+    )
 
 
 def _openvino_precision(compiled: Any) -> str:
@@ -116,18 +136,18 @@ def _openvino_precision(compiled: Any) -> str:
 LOADERS = {"tflite": load_tflite, "onnxruntime": load_onnxruntime, "openvino": load_openvino}
 
 
-def _tflite_class() -> Any:
+def _tflite_module() -> Any:
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter
     except ImportError:
-        from tflite_runtime.interpreter import Interpreter
-    return Interpreter
+        from tflite_runtime import interpreter
+    return interpreter
 
 
 def runtime_version(runtime: str) -> str:
     """Imports the runtime and nothing else; its version as the package states it."""
     if runtime == "tflite":
-        _tflite_class()
+        _tflite_module()
     else:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it reports to its vendor
         __import__(runtime)
@@ -314,7 +334,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     begin = time.perf_counter_ns()
     loaded = [LOADERS[options.runtime](path, options.threads, samples) for path in options.model]
     load_ns = time.perf_counter_ns() - begin
-    calls = [call for call, _ in loaded]
+    calls = [one.call for one in loaded]
     first_ns = timed(calls[0])
     before = machine_state()
     gc.disable()
@@ -322,7 +342,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     peak = peak_rss_bytes()  # before the list of timings grows and the reference is loaded
     reference: Call | None = None
     if options.reference:
-        reference, _ = LOADERS[options.runtime](options.reference, options.threads, samples)
+        reference = LOADERS[options.runtime](options.reference, options.threads, samples).call
         warm_up(reference)
     cpu_begin, wall_begin = time.process_time(), time.perf_counter()
     limits = options.min_runs, options.min_time, options.max_time
@@ -343,7 +363,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         "runtime": options.runtime,
         "runtime_version": version,
         "threads": options.threads,
-        "precision": [precision() for _, precision in loaded],
+        "precision": [one.precision() for one in loaded],
         "models": options.model,
         "load_ns": load_ns,
         "first_ns": first_ns,

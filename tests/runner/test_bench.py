@@ -57,7 +57,7 @@ def _import_lines() -> list[str]:
 def test_real_inputs_are_taken_in_the_layout_of_the_model(exported: Any, small_net: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "inputs.npy", small_net("residual").samples[:4])
     artifact = exported("tflite", "residual")
-    call, precision = bench.load_tflite(str(artifact.path), 1, np.load(tmp_path / "inputs.npy"))
+    call, precision, _ = bench.load_tflite(str(artifact.path), 1, np.load(tmp_path / "inputs.npy"))
     call()
     assert precision() == "int8"
     with pytest.raises(ValueError, match="Dimension mismatch"):
