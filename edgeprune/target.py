@@ -53,6 +53,33 @@ class Memory(Value):
     ram_block_bytes: int | None = Field(None, gt=0)
 
 
+class Emulation(Value):
+    """How QEMU's user mode stands in for the cores of a Linux board, of one kind: those an inference runs on.
+
+    Attributes:
+        cpu: QEMU's model of the core.
+        part: Arm's number of the core, as in /proc/cpuinfo.
+        variant, revision: Of the core; r0p3 is 0 and 3.
+        features: What the board's /proc/cpuinfo lists. Runtimes choose their kernels by it and by `part`.
+        cores: Of this kind.
+        l1_bytes, l1_ways: A core's first-level data cache, of lines of 64 bytes.
+        l2_bytes, l2_ways: The next level.
+        profile: Stem of the fitted cycles; empty when there are none, and no latency then.
+    """
+
+    cpu: str = Field(pattern=r"^(cortex|neoverse)-[a-z0-9]+$")  # never `max`, whose newest instructions answer wrongly
+    part: str = Field(pattern=r"^0xd[0-9a-f]{2}$")
+    variant: int = Field(0, ge=0, le=15)
+    revision: int = Field(0, ge=0, le=15)
+    features: tuple[str, ...] = Field(min_length=1)
+    cores: int = Field(ge=1)
+    l1_bytes: int = Field(gt=0)
+    l1_ways: int = Field(ge=1, le=16)
+    l2_bytes: int = Field(gt=0)
+    l2_ways: int = Field(ge=1, le=16)
+    profile: str = ""
+
+
 class Power(Value):
     """What the device draws while it computes: the 10 %, 50 % and 90 % quantiles of published energy over time."""
 
@@ -116,6 +143,7 @@ class Target(Value):
     cpu: Cpu
     memory: Memory
     power: Power | None = None  # None: nothing is published of it
+    emulation: Emulation | None = None  # None: there is no emulator of its cores
     runtimes: dict[str, Runtime] = Field(min_length=1)
     source: tuple[Citation, ...] = ()
     _path: Path | None = PrivateAttr(None)
