@@ -4,7 +4,7 @@
 `small_net`, `exported`: nets that together hold what exporters stumble over, and their files, written once per run.
 `small_tflite`: a file for what only needs one.
 `any_machine`: for tests that time for real.
-`address`, `phone`, `ssh_board`: devices to reach, see `tests/links/devices.py`.
+`address`, `phone`, `ssh_board`, `emulated`, `real_board`: devices to reach, see `tests/links/devices.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tests.links.devices import address, phone, ssh_board, sshd  # noqa: F401  (fixtures)
+from tests.links.devices import address, emulated, phone, real_board, ssh_board, sshd  # noqa: F401  (fixtures)
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,7 @@ ALLOWED_SKIPS = (
     r"needs the shared data.*",
     r"needs the tool .*",
     r"needs (arm-none-eabi-gcc|qemu-system-arm|the extra (mcu|sign)).*",
+    r"needs an emulated board: edgeprune emulate setup .*",
     r"not a git checkout",
 )
 

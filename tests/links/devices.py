@@ -1,4 +1,4 @@
-"""Devices to reach: this machine, an sshd of our own on a loopback port, and a stand-in for adb.
+"""Devices to reach: this machine, an sshd of our own on a loopback port, stand-ins for adb and for an emulated board.
 
 `ssh_board` starts the sshd with keys and configuration in a temporary folder and puts an `ssh` first on PATH that reads
 nothing else. How a host behaves follows from its name, as in a user's own configuration:
@@ -26,6 +26,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from edgeprune.boards.kit import Kit, kit_of
+from edgeprune.errors import MissingExtraError
+from edgeprune.target import load_target
+from tests.boards import stand_in
 
 STAND_IN = Path(__file__).with_name("adb_stand_in.py")
 
@@ -136,6 +141,22 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
+def emulated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an emulated board, whose emulator is a stand-in."""
+    stand_in.board(tmp_path_factory.mktemp("emulated"), monkeypatch)
+    return "emulator:rpi4"
+
+
+@pytest.fixture(scope="session")
+def real_board() -> Kit:
+    """An emulated Raspberry Pi 4 with its own aarch64 runtimes, where one is set up."""
+    try:
+        return kit_of(load_target("rpi4"))
+    except MissingExtraError as error:
+        pytest.skip(f"needs an emulated board: edgeprune emulate setup rpi4 ({error.message})")
+
+
+@pytest.fixture
 def address(request: pytest.FixtureRequest) -> Callable[[str], str]:
     """`address("noisy ssh")`: of a device that is there and behaves so."""
 
@@ -147,6 +168,9 @@ def address(request: pytest.FixtureRequest) -> Callable[[str], str]:
         if kind == "adb":
             plain = request.getfixturevalue("phone")
             return f"adb:{manner}-1" if manner else plain
+        if kind == "emulator":
+            board: str = request.getfixturevalue("emulated")
+            return board
         return kind
 
     return found

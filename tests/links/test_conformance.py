@@ -16,7 +16,7 @@ from edgeprune import links
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.links import Link, connect
 
-DEVICES = ("local", "ssh", "adb")
+DEVICES = ("local", "ssh", "adb", "emulator")
 NOISY = ("noisy ssh", "noisy adb")
 ODD_NAMES = ("-two words'", '$(touch x)"', "new\nline\\ä*~")
 
@@ -67,11 +67,11 @@ def test_a_script_has_no_stdin_and_may_be_of_many_lines(link: Link) -> None:
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 
 
-@pytest.mark.parametrize("name", ["local", "ssh", "adb"])
+@pytest.mark.parametrize("name", DEVICES)
 def test_no_argument_is_ever_taken_for_anything_else(name: str, address: Callable[[str], str], tmp_path: Path) -> None:
     link, trap = connect(address(name)), tmp_path / "trap"
     hostile = [f"$(touch {trap})", f"`touch {trap}`", f"'; touch {trap}; '", f"\n touch {trap}\n", f"&& touch {trap}"]
-    count = {"local": 40, "ssh": 4, "adb": 12}[name]
+    count = {"local": 40, "ssh": 4, "adb": 12, "emulator": 4}[name]
 
     @settings(max_examples=count, suppress_health_check=list(HealthCheck), database=None)
     @given(st.lists(TEXT | st.sampled_from(hostile), max_size=12))
@@ -168,7 +168,8 @@ def test_what_is_left_running_in_the_background_does_not_keep_the_link(link: Lin
 
 def test_the_device_describes_itself(any_link: Link, tmp_path: Path) -> None:
     facts = any_link.describe(str(tmp_path))
-    assert facts.machine == os.uname().machine and facts.kernel == f"{os.uname().sysname} {os.uname().release}"
+    assert facts.machine == ("aarch64" if any_link.name.startswith("emulator") else os.uname().machine)
+    assert facts.kernel == f"{os.uname().sysname} {os.uname().release}"
     assert facts.cores >= 1 and facts.memory_bytes and facts.free_bytes
     assert 0 < facts.free_bytes <= os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
 
@@ -183,7 +184,7 @@ def test_its_runtimes_are_those_of_the_python_that_is_asked(address: Callable[[s
     assert connect("local", str(tmp_path / "none")).describe().python == ""
 
 
-@pytest.mark.parametrize("unknown", ["emulator", "telnet:1", "", "ssh", "pi@board", "SSH://pi@board", "__init__"])
+@pytest.mark.parametrize("unknown", ["telnet:1", "", "ssh", "pi@board", "SSH://pi@board", "__init__"])
 def test_an_address_of_no_link_names_those_there_are(unknown: str) -> None:
     with pytest.raises(UsageError) as caught:
         connect(unknown)
