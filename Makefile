@@ -27,7 +27,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: help setup demo test test-slow lint types check docs profiles demo-weights clean \
 	bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench-zoo bench-device-models \
-	bench-mcu bench-mcu-fit bench-mcu-model bench-schedule profiles-mcu
+	bench-mcu bench-mcu-fit bench-mcu-model bench-schedule bench-emulator profiles-mcu
 
 help:
 	@echo "make demo          fit the built-in model to 20 ms on a Raspberry Pi 4"
@@ -49,6 +49,7 @@ help:
 	@echo "make bench-mcu     MODELS=DIR: int8 networks as C on emulated microcontrollers: instructions, memory, outputs"
 	@echo "make bench-mcu-fit  ResNet-20 on CIFAR-10 to a microcontroller's latency, RAM and flash at once"
 	@echo "make bench-mcu-model  MODELS=DIR: what the models of the C library foretell, beside what is executed"
+	@echo "make bench-emulator  MEASUREMENTS=DIR: networks run by an emulated Raspberry Pi 4's LiteRT, counted, latencies foretold"
 	@echo "make bench-schedule  ResNet-20 on CIFAR-10 pruned at once and in stages, three seeds"
 	@echo "make clean         caches and build outputs; runs/ and .venv stay"
 
@@ -101,6 +102,12 @@ bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench
 # The folders go by variable, so that the command kept with the figures names no place of this machine.
 bench-device-models: $(READY)
 	EDGEPRUNE_MEASUREMENTS=$(abspath $(MEASUREMENTS)) $(BIN)/python -m bench.device_models $(BENCH_ARGS)
+	$(BIN)/python -m bench.tables
+
+# Needs `edgeprune emulate setup rpi4`. Its counts are what the prices of an emulated board are fitted on.
+bench-emulator: $(READY)
+	EDGEPRUNE_MEASUREMENTS=$(abspath $(MEASUREMENTS)) $(BIN)/python -m bench.emulator $(BENCH_ARGS)
+	$(BIN)/python -m tools.counted_fitting --measurements $(MEASUREMENTS)
 	$(BIN)/python -m bench.tables
 
 bench-mcu: $(READY)

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from bench import tables_device_models, tables_mcu
+from bench import tables_device_models, tables_emulator, tables_mcu
 from bench.cells import RESULTS, ROOT, read_document
 from bench.markdown import Document, cells_of, item, percent, scaled, table, wrapped
 from bench.zoo import STATUSES
@@ -324,6 +324,15 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "value, of RAM (arena and stack) and of flash. No step of any of these networks was in the fit. Within the "
         "interval: the execution's own interval lies within the estimate's.",
         tables_mcu.foretold,
+    ),
+    "emulator": (
+        "An emulated Raspberry Pi 4: what is counted, and latencies foretold from it",
+        "Published networks as .tflite files of the same operators with random weights, run on one thread by the "
+        "board's own LiteRT (aarch64) under QEMU: by XNNPACK, which deploys, and by TFLite's own kernels with ruy, of "
+        "which more is published. Instructions are exact, misses those of simulated caches of 32 KiB and 1 MiB. "
+        "Prices of both are fitted on latencies published for four threads and judged on networks and on families that "
+        "were left out. Beside them the target's device model, on the rows that it was fitted on itself.",
+        tables_emulator.counts,
     ),
     "schedule": (
         "At once or in stages",

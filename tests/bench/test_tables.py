@@ -33,6 +33,7 @@ COMMANDS = (
     "mcu-fit",
     "mcu-model",
     "schedule",
+    "emulator",
 )
 ARM: dict[str, Any] = {"fp32": 0.9173, "int8": {"tflite": 0.9151, "onnx": 0.9149}, "parameters": 269722, "macs": 41e6}
 FIT = {
@@ -119,6 +120,26 @@ CALIBRATION = {
         "from_file": ERRORS,
     },
 }
+COUNT = {
+    "macs": 4_000_000,
+    "instructions": 2_000_000,
+    "repeated": 2_000_355,
+    "l1_misses": 30_000,
+    "l2_misses": 10_000,
+    "anonymous_bytes": 2**20,
+    "runtime": "ai-edge-litert 2.3.0",
+    "emulator": "qemu-aarch64 7.2.22",
+}
+RATIOS = {"xnnpack/int8/mobilenet_v1_1.0_224": 0.9, "ruy/int8/mobilenet_v2_0.35_96": 1.05}
+EMULATOR: dict[str, dict[str, Any]] = {
+    "count/ruy/int8/mobilenet_v2_0.35_96": COUNT,
+    "count/xnnpack/int8/mobilenet_v1_1.0_224": COUNT,
+    "fit": {
+        "prices_ns": {"scalar": 0.46, "l2_miss": 26.0},
+        **dict.fromkeys(("fitted", "left_out_network", "left_out_family"), RATIOS),
+        "device_model": {"xnnpack/int8/mobilenet_v1_1.0_224": 1.03},
+    },
+}
 PRUNE = {
     "resnet50/64": {
         "error": 3.2e-7,
@@ -145,6 +166,7 @@ def test_what_was_not_measured_is_named_with_its_command(tmp_path: Path) -> None
 
 def test_figures_become_rows(tmp_path: Path) -> None:
     done = {"fit": FIT, "host": HOST, "loop": LOOP, "calibration": CALIBRATION, "prune": PRUNE}
+    done |= {"emulator": EMULATOR}
     for name, cells in done.items():
         fill(tmp_path, name, cells)
     text = page(tmp_path)
@@ -164,6 +186,9 @@ def test_figures_become_rows(tmp_path: Path) -> None:
     assert "| resnet50 | 64 | 3.2e-07 | same | 2.50 | 0.21 | 0.12 | 0.33 |" in text
     assert "| resnet50 | 64 | 0.5 | 0.08 | 0.500 | 1.25 | 0.09 |" in text
     assert "| resnet50 | 64 | 0.25 | 0.30 | infeasible | 0.40 |  |" in text
+    assert "| xnnpack | int8 | mobilenet_v1_1.0_224 | 2.0 | 0.50 | 0.03 | 0.01 | 1.0 |" in text
+    assert "| xnnpack | int8 | 1 | family left out | 10.0 | 10.0 |" in text
+    assert "differ by at most 355 instructions" in " ".join(text.split())
 
 
 def test_public_models_become_rows_and_what_is_not_exact_a_reason(tmp_path: Path) -> None:
