@@ -129,6 +129,30 @@ class Counts(Value):
     compared: int
 
 
+class BoardCounts(Value):
+    """What running a file in an emulated board's own runtime showed, on one thread: exact, but for the caches' model.
+
+    Attributes:
+        instructions: Executed by one inference once it is warm; `classes` are its parts.
+        l1_misses, l2_misses: Cache lines that simulated caches of the core's sizes did not hold.
+        read_bytes, written_bytes: Of all accesses to memory.
+        values: Output values compared with those of the same runtime on this machine, on the same inputs.
+        differing: How many of them are not the same.
+        difference, largest: The greatest distance between two of them, and the greatest magnitude there is here.
+    """
+
+    instructions: int
+    classes: dict[str, int]
+    l1_misses: int
+    l2_misses: int
+    read_bytes: int
+    written_bytes: int
+    values: int
+    differing: int
+    difference: float
+    largest: float
+
+
 class Measurement(Value):
     """One profile of one artifact on one target: the cost and everything needed to repeat it.
 
@@ -153,6 +177,7 @@ class Measurement(Value):
     load_s: float | None = None
     ops: tuple[OpCost, ...] = ()
     counts: Counts | None = None
+    board: BoardCounts | None = None
     environment: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 

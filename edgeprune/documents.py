@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from edgeprune.cost import Budget, Correction, Cost, Measurement, Percentile, RamKind, Source, Violation
+from edgeprune.cost import BoardCounts, Budget, Correction, Cost, Measurement, Percentile, RamKind, Source, Violation
 from edgeprune.spec import Spec
 from edgeprune.units import Drop
 from edgeprune.values import Value
@@ -368,6 +368,7 @@ class ProfileRecord(Value):
     weights_bytes: int | None = None
     mismatches: int | None = None  # output values that differ from the reference kernels
     compared: int | None = None  # inputs on which they were compared
+    board: BoardCounts | None = None  # of an emulated Linux board
     ops: tuple[OpRow, ...]
     artifact: Path
     target: str
@@ -458,6 +459,7 @@ def profile_record(measurement: Measurement, artifact: Path) -> ProfileRecord:
         ram_kind=cost.ram_kind,
         size_bytes=cost.size_bytes,
         **({} if measurement.counts is None else measurement.counts.model_dump()),
+        board=measurement.board,
         ops=op_rows(measurement),
         artifact=artifact,
         target=measurement.target,

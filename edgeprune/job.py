@@ -18,8 +18,10 @@ from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.standing import without_model_hint
 from edgeprune.emulated import check_tools
+from edgeprune.emulated_board import emulated_target
 from edgeprune.errors import MissingExtraError, QualityError, UsageError, missing_extra
-from edgeprune.links import Link, connect
+from edgeprune.links import Link
+from edgeprune.links.emulator import EmulatedBoard, linked
 from edgeprune.on_device import reached
 from edgeprune.profiling import profile
 from edgeprune.progress import Progress
@@ -152,8 +154,12 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     if offered.emulated:
         check_tools(target)
     formats = _formats(spec.fit.formats, offered.backend)
-    link = None if spec.target.device is None else connect(spec.target.device, spec.target.python)
-    if link is not None:
+    link: Link | None = None
+    if spec.target.device is not None:
+        link = linked(spec.target.device, target, spec.target.python)
+    if isinstance(link, EmulatedBoard):
+        target = emulated_target(link, target, runtime, aim.threads)
+    elif link is not None:
         target, unlike = reached(link, target, runtime, progress)
     check_evidence(spec.budget.require, target, runtime)
     budget, energy = within_energy(within_memories(spec.budget.parsed(), target, runtime), target)

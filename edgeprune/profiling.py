@@ -22,9 +22,11 @@ from edgeprune.device.latency import DeviceModel
 from edgeprune.device_facts import unlike
 from edgeprune.device_lock import device_lock
 from edgeprune.emulated import profile_emulated
+from edgeprune.emulated_board import profile_on_board
 from edgeprune.errors import UsageError
 from edgeprune.generated import profile_generated
 from edgeprune.links import Link
+from edgeprune.links.emulator import EmulatedBoard
 from edgeprune.measured import file_bytes, measured
 from edgeprune.on_device import There, described, held, linkable, needs_runtime, place_of
 from edgeprune.percentiles import percentile
@@ -75,7 +77,8 @@ def profile(
         reference: Timed between stretches of this file (measured only). Where it runs faster than usual, so does the
             machine, and the verdict's latency is that of its usual speed. Never the other way: what is slow counts.
         must_fit: Whether what overflows the memories of an emulated target is an error rather than a cost.
-        device: Where the target is reached; the file is then measured there, without the times of operators.
+        device: Where the target is reached; the file is then measured there, without the times of operators. On an
+            emulated board it is counted.
         benchmark_binary: TFLite's benchmark program, here or on the device, for one without Python.
 
     Raises:
@@ -92,7 +95,7 @@ def profile(
     runtime = runtime or default_runtime(target, backend.NAME, path)
     if device is not None:
         linkable(target, runtime, device)
-    if target.runtime(runtime).emulated and backend.NAME in _WRITTEN:
+    if device is None and target.runtime(runtime).emulated and backend.NAME in _WRITTEN:
         return profile_emulated(path, target, must_fit=must_fit, progress=progress)
     if target.runtime(runtime).backend == "c" and backend.NAME in _WRITTEN:
         return profile_generated(path, target, runtime, progress)
@@ -106,9 +109,8 @@ def profile(
         return vela.profile_vela(path, target, runtime, progress)
     threads = threads or target.runtime(runtime).threads
     if device is not None:
-        if benchmark_binary is not None:
-            return _by_binary(path, target, device, runtime, threads, runs, benchmark_binary, progress)
-        return _measured_there(path, target, device, runtime, threads, at, runs, inputs, reference, progress)
+        how = at, runs, inputs, reference, benchmark_binary
+        return _there(path, target, device, runtime, threads, *how, progress)
     arena = runtime in _ARENAS
     contents = read_contents(path, backend.NAME, arena=arena)
     if target.latency != "measured":
@@ -137,6 +139,31 @@ def default_runtime(target: Target, backend: str, path: Path) -> str:
             return name
     takes = ", ".join(sorted({offered.backend for offered in target.runtimes.values()}))
     raise UsageError(f"target {target.name} cannot run {path.suffix} files", where=str(path), hint=f"it takes: {takes}")
+
+
+def _there(
+    path: Path,
+    target: Target,
+    device: Link,
+    runtime: str,
+    threads: int,
+    at: Percentile,
+    runs: int,
+    inputs: Array | None,
+    reference: Reference | None,
+    benchmark_binary: str | None,
+    progress: Progress,
+) -> Measurement:
+    """On a linked device: measured by one of the programs that can, or counted where the board is emulated."""
+    if isinstance(device, EmulatedBoard):
+        if benchmark_binary is not None:
+            raise UsageError("a benchmark program cannot be counted", where="--benchmark-binary")
+        with tempfile.TemporaryDirectory() as scratch:
+            samples = _save_inputs(inputs, Path(scratch))
+            return profile_on_board(path, target, device, runtime, threads, inputs=samples, progress=progress)
+    if benchmark_binary is not None:
+        return _by_binary(path, target, device, runtime, threads, runs, benchmark_binary, progress)
+    return _measured_there(path, target, device, runtime, threads, at, runs, inputs, reference, progress)
 
 
 def _measured_there(

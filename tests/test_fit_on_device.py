@@ -6,16 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from edgeprune import job, on_device, pipeline
+from edgeprune import emulated_board, job, on_device, pipeline
+from edgeprune.boards.execution import Executed
+from edgeprune.boards.kit import lay_out
+from edgeprune.boards.latency import SCHEMA, TERMS, CountedModel, CountedProfile
+from edgeprune.boards.plugin import CLASSES, Tally
 from edgeprune.cost import Source
+from edgeprune.device.latency import Band
 from edgeprune.errors import DeviceError, MissingExtraError, UsageError
 from edgeprune.front.grid import grid
 from edgeprune.links import connect
 from edgeprune.on_device import reached
 from edgeprune.progress import SILENT
 from edgeprune.record import create
+from edgeprune.runner.opener import read_contents
 from edgeprune.spec import load_spec
 from edgeprune.target import load_target
 from tests.digits import workload
@@ -115,3 +122,64 @@ def test_the_device_is_part_of_the_job() -> None:
     found = load_spec(None, {"target.name": "rpi4", "target.device": "ssh://pi@board"}, needs_data=False)
     assert found.target.device == "ssh://pi@board" and found.target.python is None
     assert on_device.RUNTIMES
+
+
+EMULATION = """
+[emulation]
+cpu = "cortex-a72"
+part = "0xd08"
+features = ["fp", "asimd"]
+cores = 1
+l1_bytes = 32768
+l1_ways = 2
+l2_bytes = 1048576
+l2_ways = 16
+profile = "test-board.emulated"
+"""
+
+
+def emulated_board_of(folder: Path) -> Path:
+    """The made-up board with an emulator and prices of its own; its file."""
+    folder.mkdir()
+    text = BOARD.read_text().replace("cores = 1\n", "cores = 1\nclock_hz = 1_000_000_000\n", 1)
+    (folder / BOARD.name).write_text(text.replace("\n[[source]]", f"{EMULATION}\n[[source]]", 1))
+    for file in BOARD.parent.glob("test-board.*.json"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    model = CountedModel(
+        runtime="onnxruntime",
+        precision="int8",
+        threads=1,
+        cycles=dict.fromkeys(TERMS, 0.3),
+        band=Band(low=0.8, high=1.25),
+        source="invented",
+    )
+    profile = CountedProfile(schema=SCHEMA, target="test-board", models=(model,))
+    (folder / "test-board.emulated.json").write_text(profile.model_dump_json(by_alias=True))
+    return folder / BOARD.name
+
+
+@pytest.mark.slow
+def test_a_fit_on_an_emulated_board_rests_on_its_counts(
+    emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop as it is; what QEMU would count is taken from the multiplications of the file."""
+
+    def execute(path: Path, runtime: str, kit: Any, **options: Any) -> Executed:
+        macs = sum(op.macs for op in read_contents(path, runtime).ops)
+        counts = {name: (macs // 4) * (name in ("vector", "integer", "long_multiply")) for name in CLASSES}
+        tallies = (Tally(counts, macs // 50, macs // 500, macs, macs),) if kit is not None else ()
+        return Executed((np.zeros(10, np.float32),), "int8", "onnxruntime 1", "aarch64", (), tallies, 10**6)
+
+    board = emulated_board_of(tmp_path / "board")
+    lay_out(load_target(str(board)))
+    monkeypatch.setattr(pipeline, "load_workload", lambda spec: workload())
+    monkeypatch.setattr(emulated_board, "execute", execute)
+    asked = {"target__name": str(board), "target__device": "emulator"}
+    dense = pipeline.fit(spec(tmp_path / "dense", **asked, budget__latency="1s", fit__rounds=1))
+    assert (dense.verdict, dense.source) == ("met", Source.EMULATED)
+    deployed = next(row for row in dense.costs if row.deployed)
+    assert deployed.figures[0].source is Source.EMULATED and dense.latency_interval_ns is not None
+    budget_ns = dense.latency_interval_ns[1] * 0.6
+    found = pipeline.fit(spec(tmp_path / "less", **asked, budget__latency=f"{budget_ns:.0f}ns", fit__rounds=2))
+    assert (found.verdict, found.source) == ("met", Source.EMULATED)
+    assert found.latency_interval_ns is not None and found.latency_interval_ns[1] <= budget_ns

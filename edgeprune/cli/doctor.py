@@ -62,6 +62,7 @@ EXTRAS = (
 def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
     """Say what is installed, what each missing extra would bring, and how to get it."""
     from edgeprune import backends
+    from edgeprune.boards import kit
     from edgeprune.units import format_size
 
     core = {name: _version(name) for name in CORE}
@@ -75,6 +76,9 @@ def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
         for extra in EXTRAS
     ]
     free = shutil.disk_usage(Path.cwd()).free
+    boards = (
+        sorted(path.parents[2].name for path in kit.folder().glob("*/root/proc/cpuinfo")) if kit.installed() else []
+    )
     broken = [name for name, version in core.items() if version is None]
     if json:
         document = {
@@ -84,6 +88,7 @@ def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
             "core": core,
             "backends": runtimes,
             "extras": extras,
+            "emulated_boards": boards,
             "free_bytes": free,
         }
         typer.echo(json_format.dumps(document, indent=2))
@@ -102,6 +107,8 @@ def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
             for extra, found in zip(EXTRAS, extras, strict=True)
         ]
         typer.echo("\n" + table(("extra", "state", "brings", "get it with"), rows))
+        about = f"{', '.join(boards) or 'none set up'}; see edgeprune emulate status"
+        typer.echo(f"\nemulated Linux boards: {about}")
     if broken:
         typer.echo(f"hint: the core is incomplete ({', '.join(broken)}): pip install edgeprune", err=True)
         raise typer.Exit(7)

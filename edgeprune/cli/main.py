@@ -19,6 +19,7 @@ from edgeprune.cli import (
     calibrate,
     deploy,
     doctor,
+    emulate,
     explain,
     export,
     fit,
@@ -70,6 +71,7 @@ app.command(short_help="Whether a device has what was deployed, and it works.")(
 app.add_typer(keys.app, name="keys", short_help="The keys that releases are signed with.")
 app.command(short_help="The latency model of this machine, measured.")(calibrate.calibrate)
 app.add_typer(targets.app, name="targets", short_help="The devices a fit can aim at.")
+app.add_typer(emulate.app, name="emulate", short_help="Emulated Linux boards: what is there, and setting up.")
 app.command(short_help="The report of a finished run, again.")(report.report)
 app.command(short_help="What is installed, what is missing, how to get it.")(doctor.doctor)
 

@@ -35,7 +35,7 @@ Runtime = Annotated[str | None, typer.Option("--runtime", metavar="NAME", help="
 Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Default: the target's.")]
 Device = Annotated[
     str | None,
-    typer.Option("--device", metavar="ADDRESS", help="Where it hangs: ssh://user@host, adb:SERIAL or local."),
+    typer.Option("--device", metavar="ADDRESS", help="Where it hangs: ssh://user@host, adb:SERIAL, emulator or local."),
 ]
 DevicePython = Annotated[
     str | None, typer.Option("--python", metavar="PATH", help="Python on the device; default: python3.")

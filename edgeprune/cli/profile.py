@@ -30,6 +30,7 @@ def profile(
     """Measure a model file, execute it on a microcontroller's emulated core, or estimate it.
 
     Measured is what runs on this machine, or on the device that --device names; --target then says what that is.
+    With --device emulator the target's own runtime runs it here, which counts instructions and estimates latency.
     Of a run folder it takes the artifact that the verdict rests on, and the run's target, runtime and threads; of the
     folder of a C library, the library.
     """
@@ -60,17 +61,19 @@ def profile(
         from edgeprune.profiling import profile as measure
         from edgeprune.target import load_target
 
-        linked: dict[str, Any] = {}
+        there: dict[str, Any] = {}
+        chosen = None if target is None and device is not None else load_target(target or "host")
         if device is not None:
-            from edgeprune.links import connect
+            from edgeprune.links.emulator import EmulatedBoard, linked
             from edgeprune.on_device import as_target
 
-            linked = {"device": connect(device, python), "benchmark_binary": benchmark_binary}
-            linked["progress"] = progress(quiet=False)
-        chosen = as_target(linked["device"]) if linked and target is None else load_target(target or "host")
+            link = linked(device, chosen, python)
+            there = {"device": link, "benchmark_binary": benchmark_binary, "progress": progress(quiet=False)}
+            chosen = chosen or (link.target if isinstance(link, EmulatedBoard) else as_target(link))
+        assert chosen is not None
         judged = percentiles[at or "p90"]
-        result = measure(path, chosen, runtime=runtime, threads=threads, at=judged, runs=runs, **linked)
-        if not linked and (told := foretold(path, chosen, result)):
+        result = measure(path, chosen, runtime=runtime, threads=threads, at=judged, runs=runs, **there)
+        if not there and (told := foretold(path, chosen, result)):
             result = result.model_copy(update={"notes": (*result.notes, told)})
     document = profile_record(result, path)
     typer.echo(document.to_json() if json else profile_table(document), nl=False)

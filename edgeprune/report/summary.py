@@ -49,6 +49,7 @@ def profile_table(document: ProfileRecord) -> str:
     elif document.runs:
         facts.append(("percentiles", f"none: no single runs are known, {document.runs} in all"))
     facts += [("ram", memory), *(_counts(document) or [("size", _size(document.size_bytes))])]
+    facts += _board(document)
     lines = [f"{key:<12} {value}" for key, value in facts]
     lines += ["", *_operators(document)] if document.ops else []
     lines += [f"note: {note}" for note in document.notes]
@@ -58,6 +59,8 @@ def profile_table(document: ProfileRecord) -> str:
 def _rests_on(document: ProfileRecord) -> str:
     if document.runs and not document.p50_ns:
         return "mean of the runs"
+    if document.board is not None:
+        return "estimate from what was counted"
     return "estimate of the NPU's compiler" if document.runtime == vela.RUNTIME else _RESTS_ON[document.source]
 
 
@@ -74,6 +77,22 @@ def _counts(document: ProfileRecord) -> list[tuple[str, str]]:
         ("stack", _size(document.stack_bytes)),
         ("flash", f"{_size(document.flash_bytes)} ({_parts(document)})"),
         ("mismatches", "not compared: the .tflite file is not beside it" if document.mismatches is None else compared),
+    ]
+
+
+def _board(document: ProfileRecord) -> list[tuple[str, str]]:
+    """What running it on an emulated Linux board showed; nothing where it was not."""
+    board = document.board
+    if board is None:
+        return []
+    most = sorted(board.classes.items(), key=lambda entry: -entry[1])
+    shares = ", ".join(f"{name.replace('_', ' ')} {count / board.instructions:.0%}" for name, count in most[:5])
+    same = f"{board.values - board.differing:,} of {board.values:,} output values are those of this machine"
+    differ = f", the others up to {board.difference:.3g} apart (largest {board.largest:.3g})" if board.differing else ""
+    return [
+        ("instructions", f"{board.instructions:,} ({shares})"),
+        ("cache misses", f"{board.l1_misses:,} of the first level, {board.l2_misses:,} of the second (simulated)"),
+        ("answers", same + differ),
     ]
 
 

@@ -66,5 +66,5 @@ def test_a_file_that_the_core_cannot_load_is_refused_by_name(real_board: Kit, ex
     """OpenVINO's int8 kernels of depthwise layers ask for more than a Cortex-A72 has."""
     path = exported("openvino", "depthwise").path
     with pytest.raises(UsageError, match="openvino on an emulated rpi4 cannot run it") as caught:
-        profile(path, real_board.target, device=emulator.board(real_board.target))
+        execute(path, "openvino", real_board)
     assert caught.value.where == str(path) and caught.value.exit_code == 2

@@ -50,3 +50,12 @@ def test_an_incomplete_core_ends_with_7(command: Command, monkeypatch: pytest.Mo
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "torch" else "1")
     done = command("doctor")
     assert done.code == 7 and "the core is incomplete (torch)" in done.err
+
+
+def test_emulated_boards_are_named(
+    command: Command, emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads(command("doctor", "--json").out)["emulated_boards"] == ["rpi4"]
+    assert "emulated Linux boards: rpi4; see edgeprune emulate status" in command("doctor").out
+    monkeypatch.setenv("EDGEPRUNE_BOARDS", str(tmp_path / "none"))
+    assert "emulated Linux boards: none set up" in command("doctor").out

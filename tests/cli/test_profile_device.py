@@ -24,8 +24,10 @@ def test_a_file_is_measured_over_ssh(command: Command, ssh_board: str, small_tfl
 @pytest.mark.parametrize(
     ("where", "code", "message"),
     [
-        ("--device emulator", 2, "no link has the address 'emulator'"),
-        ("--device telnet:1", 2, "known: adb:SERIAL, local, ssh://user@host[:port]"),
+        ("--device emulator", 2, "which board is to be emulated?"),
+        ("--device emulator --target pixel4", 2, "pixel4 cannot be emulated: there is no emulator here of"),
+        ("--device emulator:rpi5 --target rpi4", 2, "emulator:rpi5 is not the target rpi4"),
+        ("--device telnet:1", 2, "known: adb:SERIAL, emulator[:TARGET], local, ssh://user@host[:port]"),
         ("--device ssh://-oProxyCommand=x", 2, "cannot read the address"),
         ("--python python3", 2, "--python and --benchmark-binary are about a device"),
         ("--benchmark-binary b", 2, "--python and --benchmark-binary are about a device"),
