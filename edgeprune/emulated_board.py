@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.boards.execution import Executed, execute
-from edgeprune.boards.kit import kit_of, qemu_version
+from edgeprune.boards.kit import is_set_up, kit_of, qemu_version
 from edgeprune.boards.latency import CountedModel, load_counted_model
 from edgeprune.boards.overlay import emulation_of
 from edgeprune.cost import BoardCounts, Cost, Measurement, Source
-from edgeprune.errors import UsageError
+from edgeprune.errors import MissingExtraError, UsageError
 from edgeprune.links.emulator import EmulatedBoard
 from edgeprune.measured import file_bytes
 from edgeprune.progress import SILENT, Progress
@@ -94,6 +94,24 @@ def emulated_target(device: EmulatedBoard, target: Target, runtime: str, threads
         )
     runtimes = {**target.runtimes, runtime: offered.model_copy(update={"emulated": True})}
     return target.model_copy(update={"runtimes": runtimes})
+
+
+def at_hand(target: Target, runtime: str, threads: int, progress: Progress) -> bool:
+    """Whether the target's emulated board says more of it than an estimate, and is set up here.
+
+    One that is set up but cannot be used is told to `progress`.
+    """
+    offered = target.runtime(runtime)
+    if target.latency == "measured" or offered.emulated or not is_set_up(target):
+        return False
+    if load_counted_model(target, runtime, "int8", threads) is None:
+        return False
+    try:
+        kit_of(target)
+    except MissingExtraError as error:
+        progress.note(f"estimated, since the emulated {target.name} cannot be used: {error.message}")
+        return False
+    return True
 
 
 def _is_of(device: EmulatedBoard, target: Target) -> None:

@@ -18,13 +18,13 @@ from edgeprune.device.fusion import fuse
 from edgeprune.device.latency import DeviceModel
 from edgeprune.device.standing import without_model_hint
 from edgeprune.emulated import check_tools
-from edgeprune.emulated_board import emulated_target
+from edgeprune.emulated_board import at_hand, emulated_target
 from edgeprune.errors import MissingExtraError, QualityError, UsageError, missing_extra
 from edgeprune.links import Link
-from edgeprune.links.emulator import EmulatedBoard, linked
+from edgeprune.links.emulator import ALONE, EmulatedBoard, linked
 from edgeprune.on_device import reached
 from edgeprune.profiling import profile
-from edgeprune.progress import Progress
+from edgeprune.progress import SILENT, Progress
 from edgeprune.pruning.allocation import Costing
 from edgeprune.pruning.check import vetted
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
@@ -35,7 +35,7 @@ from edgeprune.pruning.plan import Plan
 from edgeprune.pruning.trace import Captured
 from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.record import Run
-from edgeprune.spec import Spec
+from edgeprune.spec import NO_DEVICE, Spec
 from edgeprune.target import Target, load_target
 from edgeprune.timing import Reference
 from edgeprune.training.distil import Teacher, teacher_for
@@ -136,6 +136,22 @@ def aimed(spec: Spec) -> Aim:
     return Aim(target, runtime, threads, found.model, found.note)
 
 
+def sourced(spec: Spec, progress: Progress = SILENT) -> Spec:
+    """The spec with the best source of costs at hand: where no device is named, the target's emulated board if it is
+    set up here. A run keeps what was chosen, so that it is resumed with the same.
+
+    Raises:
+        UsageError: As of `aimed`.
+    """
+    if spec.target.device is not None:
+        return spec
+    aim = aimed(spec)
+    if not at_hand(aim.target, aim.runtime, aim.threads, progress):
+        return spec
+    progress.note(f"costs are those of the emulated {aim.target.name}; --device {NO_DEVICE} would estimate them")
+    return spec.model_copy(update={"target": spec.target.model_copy(update={"device": ALONE})})
+
+
 def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     """Check everything that can be wrong before any time is spent.
 
@@ -155,7 +171,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         check_tools(target)
     formats = _formats(spec.fit.formats, offered.backend)
     link: Link | None = None
-    if spec.target.device is not None:
+    if spec.target.device not in (None, NO_DEVICE):
         link = linked(spec.target.device, target, spec.target.python)
     if isinstance(link, EmulatedBoard):
         target = emulated_target(link, target, runtime, aim.threads)
@@ -212,8 +228,14 @@ def check_evidence(required: str | None, target: Target, runtime: str) -> None:
         raise UsageError(
             f"what {runtime} costs on {target.name} would be {source}, not {required}",
             where="--require",
-            hint="link the device with --device, or leave --require out",
+            hint=f"{_better(target)}, or leave --require out",
         )
+
+
+def _better(target: Target) -> str:
+    """How a target's costs come to rest on more than an estimate."""
+    linked = "link the device with --device"
+    return linked if target.emulation is None else f"{linked}, or once: edgeprune emulate setup {target.name}"
 
 
 def _checked_groups(captured: Captured, workload: Workload, progress: Progress) -> tuple[ChannelGroups, frozenset[str]]:

@@ -10,7 +10,7 @@ import torch
 from edgeprune import stages
 from edgeprune.decide import Accept
 from edgeprune.documents import FitRecord
-from edgeprune.job import Job, open_job
+from edgeprune.job import Job, open_job, sourced
 from edgeprune.progress import SILENT, Progress
 from edgeprune.record import Run, create, reopen, write_text
 from edgeprune.report.files import write_reports
@@ -32,6 +32,7 @@ def fit(spec: Spec, progress: Progress = SILENT, workload: Workload | None = Non
     Raises:
         EdgepruneError: Bad input before anything is spent, or a stage that fails; what was finished stays.
     """
+    spec = sourced(spec, progress)
     opened = workload or load_workload(spec)
     with create(spec, f"{opened.name}-{spec.target.name}") as run:
         return _run(run, opened, progress)

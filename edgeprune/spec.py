@@ -53,13 +53,16 @@ class DataSpec(Value):
     crop: int = Field(0, ge=0)  # augmentation: random shift by up to this many pixels
 
 
+NO_DEVICE = "none"  # instead of a device's address
+
+
 class TargetSpec(Value):
     """What the model must run on."""
 
     name: str = "host"
     runtime: str | None = None  # None: the target's default
     threads: int | None = Field(None, ge=1)  # None: the target's default
-    device: str | None = None  # where it hangs, such as ssh://pi@board; None: not linked
+    device: str | None = None  # such as ssh://pi@board; "none"; None: emulated where that is set up
     python: str | None = None  # on the linked device; None: python3
 
 

@@ -4,7 +4,8 @@
 `small_net`, `exported`: nets that together hold what exporters stumble over, and their files, written once per run.
 `small_tflite`: a file for what only needs one.
 `any_machine`: for tests that time for real.
-`address`, `phone`, `ssh_board`, `emulated`, `real_board`: devices to reach, see `tests/links/devices.py`.
+`address`, `phone`, `ssh_board`, `aarch64_board`, `emulated`, `real_board`: devices to
+    reach, see `tests/links/devices.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tests.links.devices import address, emulated, phone, real_board, ssh_board, sshd  # noqa: F401  (fixtures)
+from edgeprune.boards.kit import FOLDER_VARIABLE
+from tests.links.devices import (  # noqa: F401  (fixtures)
+    aarch64_board,
+    address,
+    emulated,
+    phone,
+    real_board,
+    ssh_board,
+    sshd,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -71,10 +81,11 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_calibrations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes what the user has calibrated."""
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes what the user has calibrated, or finds an emulated board that it did not ask for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPRUNE_CALIBRATIONS", str(tmp_path_factory.mktemp("calibrations")))
+        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("boards")))
         yield
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgeprune import emulated_board, job, on_device, pipeline
+from edgeprune.boards import kit
 from edgeprune.boards.execution import Executed
 from edgeprune.boards.kit import lay_out
 from edgeprune.boards.latency import SCHEMA, TERMS, CountedModel, CountedProfile
@@ -183,3 +184,33 @@ def test_a_fit_on_an_emulated_board_rests_on_its_counts(
     found = pipeline.fit(spec(tmp_path / "less", **asked, budget__latency=f"{budget_ns:.0f}ns", fit__rounds=2))
     assert (found.verdict, found.source) == ("met", Source.EMULATED)
     assert found.latency_interval_ns is not None and found.latency_interval_ns[1] <= budget_ns
+
+
+def test_an_emulated_board_that_is_set_up_is_used_unless_told_otherwise(emulated: str, tmp_path: Path) -> None:
+    def chosen(**target: Any) -> str | None:
+        given = {f"target__{key}": value for key, value in target.items()}
+        return job.sourced(spec(tmp_path, budget__latency=None, budget__macs="1M", **given)).target.device
+
+    assert chosen(name="rpi4") == "emulator"
+    assert chosen(name="rpi4", device="none") == "none" and chosen(name="rpi4", device="local") == "local"
+    for other in ({"runtime": "onnxruntime"}, {"threads": 1}):  # of which no latency is known there
+        assert chosen(name="rpi4", **other) is None
+    for elsewhere in ("host", "rpi5", "nucleo-l4r5zi"):
+        assert chosen(name=elsewhere) is None
+
+
+def test_an_emulated_board_that_cannot_be_used_is_told_and_not_used(
+    emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kit, "host_versions", lambda: {"numpy": "0"})
+    notes: list[str] = []
+    monkeypatch.setattr(SILENT, "note", notes.append)
+    assert job.sourced(spec(tmp_path, target__name="rpi4"), SILENT).target.device is None
+    assert len(notes) == 1 and notes[0].startswith("estimated, since the emulated rpi4 cannot be used: the emulated")
+
+
+def test_what_is_required_says_how_to_get_it(tmp_path: Path) -> None:
+    for name, how in (("rpi4", "or once: edgeprune emulate setup rpi4"), ("pixel4", "with --device, or leave")):
+        with pytest.raises(UsageError, match=f"what tflite costs on {name} would be estimated") as caught:
+            job.check_evidence("emulated", load_target(name), "tflite")
+        assert how in caught.value.hint

@@ -138,6 +138,11 @@ def installed() -> dict[str, object] | None:
     return found
 
 
+def is_set_up(target: Target) -> bool:
+    """Whether a target's emulated board was set up, of whatever versions."""
+    return installed() is not None and (folder() / target.name / "root" / "proc" / "cpuinfo").is_file()
+
+
 def kit_of(target: Target, *, counting: bool = True) -> Kit:
     """The files of a target's emulated board.
 
@@ -154,8 +159,7 @@ def kit_of(target: Target, *, counting: bool = True) -> Kit:
         how = shlex.join(install_command(tools))
         raise MissingExtraError(f"not installed here: {', '.join(tools)}", hint=f"{hint}; by hand, as root: {how}")
     state = installed()
-    root = folder() / target.name / "root"
-    if state is None or not (root / "proc" / "cpuinfo").is_file():
+    if state is None or not is_set_up(target):
         raise MissingExtraError(f"no emulated {target.name} is set up in {folder()}", hint=hint)
     raw = state.get("versions")
     versions = {str(key): str(value) for key, value in raw.items()} if isinstance(raw, dict) else {}

@@ -39,7 +39,7 @@ def fit(
     target: options.Target = None,
     runtime: options.Runtime = None,
     threads: options.Threads = None,
-    device: options.Device = None,
+    device: options.FitDevice = None,
     python: options.DevicePython = None,
     require: options.Require = None,
     latency: Annotated[str | None, typer.Option(metavar="TIME", help="Limit, with its unit: 20ms.")] = None,

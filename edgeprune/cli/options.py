@@ -37,6 +37,14 @@ Device = Annotated[
     str | None,
     typer.Option("--device", metavar="ADDRESS", help="Where it hangs: ssh://user@host, adb:SERIAL, emulator or local."),
 ]
+FitDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="ADDRESS",
+        help="Where it hangs: ssh://user@host, adb:SERIAL, emulator, local or none; default: the emulator if set up.",
+    ),
+]
 DevicePython = Annotated[
     str | None, typer.Option("--python", metavar="PATH", help="Python on the device; default: python3.")
 ]

@@ -8,7 +8,7 @@ from itertools import product
 
 from edgeprune.device.profiles import load_latency_model
 from edgeprune.errors import UsageError
-from edgeprune.spec import BudgetSpec, Spec, anchored
+from edgeprune.spec import NO_DEVICE, BudgetSpec, Spec, anchored
 from edgeprune.target import Target, load_target
 from edgeprune.units import parse_size, parse_time
 from edgeprune.values import Value
@@ -88,7 +88,7 @@ def grid(spec: Spec, targets: Sequence[str], swept: Mapping[str, Sequence[str]])
             where="sweep",
             hint="add --latency 5ms:40ms:6, --ram 64KiB,128KiB or --size 1MB",
         )
-    if spec.target.device is not None:
+    if spec.target.device not in (None, NO_DEVICE):
         raise UsageError("a sweep measures on no linked device", where="target.device", hint="fit one budget at a time")
     points: list[Point] = []
     seen: dict[str, str] = {}

@@ -6,6 +6,7 @@ nothing else. How a host behaves follows from its name, as in a user's own confi
     board       answers
     noisy       prints before and after every command, as a login shell's rc file may
     dying       breaks off in the middle of every answer
+    pi          answers with the programs of `aarch64_board` first on PATH
     unknown     has a host key that nobody has seen
     changed     has another host key than it had
     stranger    does not know our key
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -27,6 +29,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeprune.boards import kit
 from edgeprune.boards.kit import Kit, kit_of
 from edgeprune.errors import MissingExtraError
 from edgeprune.target import load_target
@@ -56,7 +59,7 @@ Host unknown
   UserKnownHostsFile /dev/null
 Host changed
   UserKnownHostsFile {folder}/known-before
-Host noisy dying stranger
+Host noisy dying pi stranger
   IdentityFile {folder}/%n
 Host * !stranger
   IdentityFile {folder}/board
@@ -86,6 +89,11 @@ kill -KILL $PPID
 """
 
 
+PI = """#!/bin/sh
+PATH="$(cat {folder}/programs):$PATH" exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
+"""
+
+
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder that holds the program `ssh` of whoever uses the running sshd."""
@@ -96,14 +104,14 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # which an sshd of root's insists on
     folder = tmp_path_factory.mktemp("sshd")
-    for name in ("host", "board", "noisy", "dying", "stranger", "before"):
+    for name in ("host", "board", "noisy", "dying", "pi", "stranger", "before"):
         subprocess.run([keys, "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
 
     def public(name: str) -> str:
         return (folder / f"{name}.pub").read_text()
 
     lines = [public("board")]
-    for name, script in (("noisy", NOISY), ("dying", DYING)):
+    for name, script in (("noisy", NOISY), ("dying", DYING), ("pi", PI.format(folder=folder))):
         executable(folder / f"{name}.sh", script)
         lines.append(f'command="{folder}/{name}.sh" {public(name)}')
     (folder / "authorized").write_text("".join(lines))
@@ -147,13 +155,30 @@ def emulated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     return "emulator:rpi4"
 
 
-@pytest.fixture(scope="session")
-def real_board() -> Kit:
+SET_UP = kit.folder()  # where the user's boards are, before tests are given a folder of their own
+
+
+@pytest.fixture
+def real_board(monkeypatch: pytest.MonkeyPatch) -> Kit:
     """An emulated Raspberry Pi 4 with its own aarch64 runtimes, where one is set up."""
+    monkeypatch.setenv(kit.FOLDER_VARIABLE, str(SET_UP))
     try:
         return kit_of(load_target("rpi4"))
     except MissingExtraError as error:
         pytest.skip(f"needs an emulated board: edgeprune emulate setup rpi4 ({error.message})")
+
+
+@pytest.fixture
+def aarch64_board(real_board: Kit, sshd: Path, ssh_board: str, tmp_path: Path) -> tuple[str, Path]:
+    """The address of a board over ssh that runs aarch64 programs, and the file that tells what its Python was to run."""
+    asked, programs = tmp_path / "asked", tmp_path / "programs"
+    programs.mkdir()
+    spy = '#!/bin/sh\necho "$*" >>{asked}\nexec {python} "$@"\n'
+    python = shlex.quote(str(real_board.programs / "python3"))
+    executable(programs / "python3", spy.format(asked=shlex.quote(str(asked)), python=python))
+    (programs / "uname").symlink_to(real_board.programs / "uname")
+    (sshd.parent / "programs").write_text(str(programs))
+    return "ssh://pi", asked
 
 
 @pytest.fixture
