@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -45,6 +47,21 @@ def digits() -> dict[str, TensorSet]:
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     parts = {"train": order[:1100], "validation": order[1100:1400], "test": order[1400:]}
     return {name: TensorSet(x[index], y[index]) for name, index in parts.items()}
+
+
+def job_files(folder: Path) -> dict[str, dict[str, object]]:
+    """The sections `model` and `data` of a job on this problem, with its files written into a folder."""
+    save_file(trained(), folder / "digits.safetensors")
+    sets = {
+        f"{axis}{suffix}": getattr(digits()[role], axis).numpy()
+        for role, suffix in (("train", ""), ("validation", "_val"), ("test", "_test"))
+        for axis in "xy"
+    }
+    np.savez(folder / "digits.npz", **sets)
+    return {
+        "model": {"entry": f"{__file__}:Net", "weights": folder / "digits.safetensors"},
+        "data": {"source": f"npz:{folder / 'digits.npz'}"},
+    }
 
 
 @lru_cache(maxsize=1)

@@ -6,34 +6,18 @@ import json
 import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.torch import save_file
 
 from edgeprune.boards.execution import execute
 from edgeprune.boards.kit import Kit
 from tests.cli.conftest import Command
-from tests.digits import digits, trained
+from tests.digits import job_files
 
 pytestmark = pytest.mark.slow
 AARCH64 = 183  # e_machine
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> tuple[str, ...]:
-    """What tells `fit` of the model and its data, which lie in the test's folder."""
-    (tmp_path / "nets.py").write_text("from tests.digits import Net\n")
-    save_file(trained(), tmp_path / "net.safetensors")
-    arrays = {}
-    for role, part in digits().items():
-        ending = {"train": "", "validation": "_val", "test": "_test"}[role]
-        arrays |= {f"x{ending}": part.x.numpy(), f"y{ending}": part.y.numpy()}
-    np.savez(tmp_path / "digits.npz", **arrays)
-    return "--model", "nets.py:Net", "--weights", "net.safetensors", "--data", "npz:digits.npz"
-
-
 def test_a_model_is_fitted_deployed_verified_and_taken_back_on_the_board(
-    job: tuple[str, ...],
     aarch64_board: tuple[str, Path],
     any_machine: None,
     real_board: Kit,
@@ -41,6 +25,8 @@ def test_a_model_is_fitted_deployed_verified_and_taken_back_on_the_board(
     tmp_path: Path,
 ) -> None:
     there, log = ("--device", aarch64_board[0]), aarch64_board[1]
+    model, data = job_files(tmp_path).values()
+    job = ("--model", str(model["entry"]), "--weights", str(model["weights"]), "--data", str(data["source"]))
     settings = ("schedule=one-shot", "race_steps=4", "calibration_samples=32", "step=8")
     quick = (*(word for setting in settings for word in ("-o", f"fit.{setting}")), "--epochs", "1", "--rounds", "1")
     asked = ("--target", "rpi4", "--latency", "60s", "--at", "p50", "--macs", "2.5M", "--format", "tflite")
@@ -48,7 +34,7 @@ def test_a_model_is_fitted_deployed_verified_and_taken_back_on_the_board(
     assert done.code == 0, done.err
     record = json.loads(done.out)
     assert (record["verdict"], record["source"], record["target"]) == ("met", "measured", "rpi4")
-    model = Path(record["artifacts"]["tflite"])
+    artifact = Path(record["artifacts"]["tflite"])
 
     root = tmp_path / "root"
     place = (*there, "--root", str(root), "--name", "digits", "-q")
@@ -68,7 +54,7 @@ def test_a_model_is_fitted_deployed_verified_and_taken_back_on_the_board(
     assert "--model" in words and "check.py" in words and "bench.py" in words
     assert struct.unpack_from("<H", real_board.python.read_bytes(), 18) == (AARCH64,)
     deployed = root / "digits" / "current" / "model.tflite"
-    assert deployed.read_bytes() == model.read_bytes()
+    assert deployed.read_bytes() == artifact.read_bytes()
     run = execute(deployed, "tflite", real_board)
     libraries = [Path(name) for name in run.libraries if "ai_edge_litert" in name]
     assert libraries and {struct.unpack_from("<H", path.read_bytes(), 18)[0] for path in libraries} == {AARCH64}

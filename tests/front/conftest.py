@@ -6,13 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.torch import save_file
 
 from edgeprune.front.grid import Point, grid
 from edgeprune.spec import Spec
-from tests.digits import digits, trained
+from tests.digits import job_files
 
 BOARD = Path(__file__).parents[1] / "golden" / "test-board.toml"
 
@@ -20,19 +18,7 @@ BOARD = Path(__file__).parents[1] / "golden" / "test-board.toml"
 @pytest.fixture(scope="session")
 def problem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The sections `model` and `data` of a job on handwritten digits."""
-    folder = tmp_path_factory.mktemp("problem")
-    save_file(trained(), folder / "digits.safetensors")
-    sets = {
-        f"{axis}{suffix}": getattr(digits()[role], axis).numpy()
-        for role, suffix in (("train", ""), ("validation", "_val"), ("test", "_test"))
-        for axis in "xy"
-    }
-    np.savez(folder / "digits.npz", **sets)
-    entry = Path(__file__).parents[1] / "digits.py"
-    return {
-        "model": {"entry": f"{entry}:Net", "weights": folder / "digits.safetensors"},
-        "data": {"source": f"npz:{folder / 'digits.npz'}"},
-    }
+    return job_files(tmp_path_factory.mktemp("problem"))
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,7 @@ def real_board(monkeypatch: pytest.MonkeyPatch) -> Kit:
 
 @pytest.fixture
 def aarch64_board(real_board: Kit, sshd: Path, ssh_board: str, tmp_path: Path) -> tuple[str, Path]:
-    """The address of a board over ssh that runs aarch64 programs, and the file that tells what its Python was to run."""
+    """The address of a board over ssh that runs aarch64 programs, and the file that says what its Python ran."""
     asked, programs = tmp_path / "asked", tmp_path / "programs"
     programs.mkdir()
     spy = '#!/bin/sh\necho "$*" >>{asked}\nexec {python} "$@"\n'
