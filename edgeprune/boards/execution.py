@@ -191,7 +191,7 @@ _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ (?P<access>\S+) \S+ \S+ \d+\s*(?P<na
 
 
 def _anonymous_bytes(pid: int) -> int:
-    """Resident bytes of a process that are of no file; of QEMU without its own heap and translated code."""
+    """Bytes that a process holds of no file, in memory or swapped; of QEMU without its own heap and translated code."""
     try:
         return anonymous_bytes(Path(f"/proc/{pid}/smaps").read_text())
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -208,6 +208,6 @@ def anonymous_bytes(smaps: str) -> int:
         if found := _MAPPING.fullmatch(line):
             access, name = found["access"], found["name"]
             counts = not name and not ("w" in access and "x" in access)
-        elif counts and line.startswith("Rss:"):
+        elif counts and line.startswith(("Rss:", "Swap:")):
             total += int(line.split()[1]) * 1024
     return total

@@ -25,7 +25,8 @@ Rss:                2000 kB
 Rss:                4000 kB
 7f00ac000000-7f00ad000000 rw-p 00000000 00:00 0 
 Size:              16384 kB
-Rss:                  12 kB
+Rss:                   9 kB
+Swap:                  3 kB
 7f00ae000000-7f00af000000 r--p 00000000 00:00 0 
 Rss:                   8 kB
 7ffdaa000000-7ffdab000000 rw-p 00000000 00:00 0                          [stack]
@@ -37,9 +38,9 @@ def test_memory_without_a_name_that_is_no_code_counts() -> None:
     assert anonymous_bytes(SMAPS) == 20 * 1024
     assert anonymous_bytes("") == 0
     own = Path(f"/proc/{os.getpid()}/smaps").read_text()
-    before, held = anonymous_bytes(own), np.ones(32 << 20, np.uint8)
+    before, held = anonymous_bytes(own), np.ones(64 << 20, np.uint8)  # so much is never taken from what is free
     after = anonymous_bytes(Path(f"/proc/{os.getpid()}/smaps").read_text())
-    assert 0 <= after - before - held.nbytes < 4 << 20
+    assert abs(after - before - held.nbytes) < 4 << 20
 
 
 def test_a_file_runs_here_without_counts(small_tflite: Path) -> None:
