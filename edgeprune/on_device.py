@@ -24,7 +24,7 @@ from edgeprune.links import Link
 from edgeprune.progress import Progress
 from edgeprune.runner import bench
 from edgeprune.target import Target
-from edgeprune.timing import BENCH, MIN_TIME_S, Place, bench_options
+from edgeprune.timing import BENCH, Place, Turns
 from edgeprune.units import format_size
 
 # Packages that bring a backend's runtime, the preferred one first.
@@ -189,22 +189,13 @@ def linkable(target: Target, runtime: str, link: Link) -> str:
 def place_of(there: There) -> Place:
     """The device as a place where files are timed by the runner script."""
 
-    def run(
-        paths: Sequence[Path],
-        runtime: str,
-        threads: int,
-        runs: int,
-        samples: Path | None = None,
-        min_time_s: float = MIN_TIME_S,
-        reference: Path | None = None,
-    ) -> Mapping[str, Any]:
+    def run(turns: Turns) -> Mapping[str, Any]:
+        def sent(path: Path) -> str:
+            return there.send([path] if path == turns.samples else backends.files(turns.runtime, path))
+
         script = there.send([BENCH])
-        models = [there.send(backends.files(runtime, path)) for path in paths]
-        beside = [None if samples is None else there.send([samples])]
-        beside += [None if reference is None else there.send(backends.files(runtime, reference))]
-        options = bench_options(models, runtime, threads, runs, min_time_s, *beside)
-        ended = there.program(there.link.python, "-B", script, *options)
-        return _document(ended, there.link, runtime, ", ".join(path.name for path in paths))
+        ended = there.program(there.link.python, "-B", script, *turns.options(sent))
+        return _document(ended, there.link, turns.runtime, turns.where)
 
     return Place(there.link.name, run, lambda: cool(there))
 

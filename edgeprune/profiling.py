@@ -33,7 +33,7 @@ from edgeprune.percentiles import percentile
 from edgeprune.progress import SILENT, Progress
 from edgeprune.runner.opener import Contents, Times, read_contents, read_times
 from edgeprune.target import Target
-from edgeprune.timing import Reference, here, run_bench, steady_run
+from edgeprune.timing import Reference, Turns, here, run_bench, steady_run
 from edgeprune.values import Value
 
 RUNS = 200
@@ -271,7 +271,7 @@ def compare_p50(
     with tempfile.TemporaryDirectory() as scratch, device_lock("host"):
         samples = _save_inputs(inputs, Path(scratch))
         everything = [*paths, *[paths[0]] * _NOISE_REPEATS]
-        document = run_bench(everything, names.pop(), threads, runs, samples, min_time_s)
+        document = run_bench(Turns(tuple(everything), names.pop(), threads, runs, samples, min_time_s))
     medians = [percentile(np.array(own) * 1e-9, 0.5) for own in document["samples_ns"]]
     repeats = np.array(medians[len(paths) :])
     noise = float(np.max(np.abs(repeats / np.median(repeats) - 1)))

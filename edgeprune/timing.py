@@ -11,10 +11,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -60,21 +60,42 @@ class Reference:
         return 1.0 if self.usual_s is None else max(1.0, self.usual_s / seconds)
 
 
-class Bench(Protocol):
-    """Times files in turns on a device."""
+@dataclass(frozen=True)
+class Turns:
+    """What a run is asked for: files of one runtime, timed in turns.
 
-    def __call__(
-        self,
-        paths: Sequence[Path],
-        runtime: str,
-        threads: int,
-        runs: int,
-        samples: Path | None = None,
-        min_time_s: float = MIN_TIME_S,
-        reference: Path | None = None,
-    ) -> Mapping[str, Any]:
-        """The document of `runner/bench.py`, with the samples of each file in the order given."""
-        ...
+    Attributes:
+        runs: Of each file at least.
+        samples: .npy file of samples (n, ...) float32; noise when None.
+        min_time_s: Spent on each file at least.
+        reference: Timed between stretches of the files.
+    """
+
+    paths: tuple[Path, ...]
+    runtime: str
+    threads: int
+    runs: int
+    samples: Path | None = None
+    min_time_s: float = MIN_TIME_S
+    reference: Path | None = None
+
+    @property
+    def where(self) -> str:
+        """The files, for a message."""
+        return ", ".join(path.name for path in self.paths)
+
+    def options(self, there: Callable[[Path], str] = str) -> list[str]:
+        """The runner script's options, with files as they are named where it runs."""
+        options = ["--runtime", self.runtime, "--threads", str(self.threads)]
+        options += ["--min-runs", str(self.runs), "--min-time", str(self.min_time_s)]
+        options += [part for path in self.paths for part in ("--model", there(path))]
+        options += ["--inputs", there(self.samples)] if self.samples else []
+        options += ["--reference", there(self.reference)] if self.reference else []
+        return options
+
+
+# Times files on a device; the document of `runner/bench.py`, with the samples of each file in the order given.
+Bench = Callable[[Turns], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -134,7 +155,7 @@ def steady_run(
     beside, least_s = (reference.path, _PAIRED_TIME_S) if reference else (None, MIN_TIME_S)
     for attempt in (1, 2):
         progress.note(f"timing {path.name} on {runtime}, {threads} thread(s)" + (", again" if attempt > 1 else ""))
-        run = _run(place.bench([path], runtime, threads, max(runs, needed), samples, least_s, beside))
+        run = _run(place.bench(Turns((path,), runtime, threads, max(runs, needed), samples, least_s, beside)))
         if len(run.latencies_s) < needed and not run.disturbed:
             raise MeasurementError(
                 f"only {len(run.latencies_s)} runs in {run.document['wall_s']:.0f} s: {at} needs {needed}",
@@ -185,25 +206,14 @@ def _now(flags: str) -> bool:
         return False
 
 
-def run_bench(
-    paths: Sequence[Path],
-    runtime: str,
-    threads: int,
-    runs: int,
-    samples: Path | None = None,
-    min_time_s: float = MIN_TIME_S,
-    reference: Path | None = None,
-) -> dict[str, Any]:
+def run_bench(turns: Turns) -> dict[str, Any]:
     """The document of the runner script (`runner/bench.py`), run in a fresh process on this machine.
 
     Raises:
         MissingExtraError: The runtime is not installed.
         UsageError: The runtime cannot run a file.
     """
-    models = [str(path) for path in paths]
-    beside = [None if path is None else str(path) for path in (samples, reference)]
-    command = [sys.executable, str(BENCH), *bench_options(models, runtime, threads, runs, min_time_s, *beside)]
-    where = ", ".join(path.name for path in paths)
+    command, where, runtime = [sys.executable, str(BENCH), *turns.options()], turns.where, turns.runtime
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False, env=child_environment())
     except subprocess.TimeoutExpired:
@@ -215,20 +225,3 @@ def run_bench(
         raise UsageError(f"{runtime} cannot run it (status {done.returncode}): {last[:300]}", where=where)
     document: dict[str, Any] = json.loads(done.stdout)
     return document
-
-
-def bench_options(
-    models: Sequence[str],
-    runtime: str,
-    threads: int,
-    runs: int,
-    min_time_s: float,
-    samples: str | None = None,
-    reference: str | None = None,
-) -> list[str]:
-    """The runner script's options, with files as they are named where it runs."""
-    options = ["--runtime", runtime, "--threads", str(threads), "--min-runs", str(runs), "--min-time", str(min_time_s)]
-    options += [part for model in models for part in ("--model", model)]
-    options += ["--inputs", samples] if samples else []
-    options += ["--reference", reference] if reference else []
-    return options

@@ -23,7 +23,7 @@ from edgeprune.on_device import There, as_target, cool, held, needs_runtime, pla
 from edgeprune.profiling import profile
 from edgeprune.progress import SILENT
 from edgeprune.target import load_target
-from edgeprune.timing import Reference
+from edgeprune.timing import Reference, Turns
 from tests.test_profiling import FALLING, STEADY, document
 
 PI = Facts(
@@ -247,7 +247,7 @@ def test_how_the_runner_ends_is_told(
     ended: Ended, kind: type[EdgepruneError], message: str, small_tflite: Path
 ) -> None:
     with pytest.raises(kind) as caught:
-        place_of(There(Board(ends=[ended]), "/f", PI, SILENT)).bench([small_tflite], "tflite", 1, 10)
+        place_of(There(Board(ends=[ended]), "/f", PI, SILENT)).bench(Turns((small_tflite,), "tflite", 1, 10))
     assert message in caught.value.message
 
 
@@ -278,6 +278,6 @@ def test_both_files_of_a_model_lie_side_by_side(tmp_path: Path) -> None:
     for name in ("m.xml", "m.bin"):
         (tmp_path / name).write_text("x")
     board = Board(ends=[answered(STEADY)])
-    place_of(There(board, "/f", PI, SILENT)).bench([tmp_path / "m.xml"], "openvino", 1, 10)
+    place_of(There(board, "/f", PI, SILENT)).bench(Turns((tmp_path / "m.xml",), "openvino", 1, 10))
     assert board.pushed == ["/f/file-0.py", "/f/file-1.xml", "/f/file-1.bin"]
     assert profiling.RUNS == 200

@@ -9,7 +9,7 @@ from edgeprune.cost import Source
 from edgeprune.errors import MeasurementError, UsageError
 from edgeprune.profiling import compare_p50, profile
 from edgeprune.target import load_target
-from edgeprune.timing import Reference
+from edgeprune.timing import Reference, Turns
 
 HOST = load_target("host")
 
@@ -43,10 +43,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Any:
     def script(*documents: dict[str, Any]) -> list[int]:
         left, asked = list(documents), []
 
-        def run_bench(
-            paths: Any, runtime: str, threads: int, runs: int, samples: Any, min_time_s: float, reference: Any
-        ) -> dict[str, Any]:
-            asked.append(runs)
+        def run_bench(turns: Turns) -> dict[str, Any]:
+            asked.append(turns.runs)
             return left.pop(0)
 
         monkeypatch.setattr(timing, "run_bench", run_bench)

@@ -18,7 +18,7 @@ from edgeprune.errors import MeasurementError, UsageError
 from edgeprune.percentiles import percentile
 from edgeprune.progress import Progress
 from edgeprune.record import write_text
-from edgeprune.timing import Bench
+from edgeprune.timing import Bench, Turns
 from edgeprune.values import Value
 
 REFERENCE = "reference"
@@ -157,8 +157,8 @@ def _steady(
         order = list(names)
         for place in reversed(places):
             order.insert(int(place), REFERENCE)
-        paths = [reference if name == REFERENCE else files[name] for name in order]
-        document = bench(paths, runtime, threads, _FEWEST_RUNS, min_time_s=_TURNS_S)
+        paths = tuple(reference if name == REFERENCE else files[name] for name in order)
+        document = bench(Turns(paths, runtime, threads, _FEWEST_RUNS, min_time_s=_TURNS_S))
         batch = _batch(number, order, document, repeated=attempt > 1)
         fault = _fault(batch, before, document)
         if not fault:

@@ -15,6 +15,7 @@ from edgeprune.calibration.design import Entry, design
 from edgeprune.calibration.store import Machine
 from edgeprune.device.fusion import absorb_padding
 from edgeprune.device.ops import Op
+from edgeprune.timing import Turns
 
 ROWS, OUTPUTS, INPUTS, LANES = 4, 8, 16, 32  # of a tile, and of a vector of the depthwise kernel
 CALL_S = 2e-6
@@ -68,15 +69,8 @@ class PlantedBench:
     def __init__(self, noise: float = 0.0, speeds: Sequence[tuple[float, float]] = ((1.0, 1.0),)) -> None:
         self.noise, self.speeds, self.calls = noise, tuple(speeds), 0
 
-    def __call__(
-        self,
-        paths: Sequence[Path],
-        runtime: str,
-        threads: int,
-        runs: int,
-        samples: Path | None = None,
-        min_time_s: float = 1.0,
-    ) -> Mapping[str, Any]:
+    def __call__(self, turns: Turns) -> Mapping[str, Any]:
+        paths, runs = turns.paths, turns.runs
         first, last = self.speeds[min(self.calls, len(self.speeds) - 1)]
         self.calls += 1
         factors = np.linspace(first, last, runs)

@@ -11,6 +11,7 @@ from edgeprune.calibration import rounds
 from edgeprune.calibration.rounds import Batch, rows, time_all
 from edgeprune.errors import MeasurementError, UsageError
 from edgeprune.progress import SILENT
+from edgeprune.timing import Turns
 
 TIMES_S = {f"net-{n}": (n + 1) * 1e-6 for n in range(250)}
 HEAD = {"cpu": "a"}
@@ -23,15 +24,13 @@ class Bench:
         self.speeds, self.stop_after, self.flags = speeds, stop_after, flags
         self.asked: list[list[str]] = []
 
-    def __call__(
-        self, paths: Sequence[Path], runtime: str, threads: int, runs: int, samples: Any = None, min_time_s: float = 1
-    ) -> Mapping[str, Any]:
+    def __call__(self, turns: Turns) -> Mapping[str, Any]:
         if len(self.asked) == self.stop_after:
             raise KeyboardInterrupt
-        self.asked.append([path.stem for path in paths])
+        self.asked.append([path.stem for path in turns.paths])
         first, last = self.speeds[min(len(self.asked), len(self.speeds)) - 1] if self.speeds else (1.0, 1.0)
         factors = np.linspace(first, last, 30)
-        times = [TIMES_S.get(path.stem, 5e-5) for path in paths]
+        times = [TIMES_S.get(path.stem, 5e-5) for path in turns.paths]
         flag = self.flags[min(len(self.asked), len(self.flags)) - 1] if self.flags else "0"
         return {
             "samples_ns": [(seconds * 1e9 * factors).tolist() for seconds in times],
