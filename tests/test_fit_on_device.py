@@ -33,7 +33,7 @@ from tests.test_pipeline import BOARD, spec
 
 @pytest.mark.slow
 def test_a_fit_measures_its_files_over_the_link(
-    address: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: Callable[[str], str], any_machine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "load_workload", lambda spec: workload())
     found = pipeline.fit(spec(tmp_path, target__device=address("local"), budget__latency="50ms", fit__rounds=1))
