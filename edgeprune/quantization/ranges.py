@@ -88,7 +88,7 @@ def _percentiles(
         for name, values in sample.items():
             lo, hi = extremes[name]
             if hi > lo:
-                counts[name] += np.histogram(values, _BINS, (lo, hi))[0]
+                counts[name] += np.histogram(np.asarray(values, np.float64), _BINS, (lo, hi))[0]  # of any width
     return {name: _cut(extremes[name], counts[name], percentile / 100) for name in extremes}
 
 

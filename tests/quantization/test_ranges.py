@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -17,6 +17,7 @@ def test_minmax_range_holds_every_value_and_zero(values: np.ndarray) -> None:
 
 
 @given(values=VALUES, percentile=st.floats(50.5, 100))
+@example(values=np.array([1e-45, 0], np.float32), percentile=90.0)
 def test_percentile_range_holds_zero_the_asked_share_and_nothing_beyond_minmax(
     values: np.ndarray, percentile: float
 ) -> None:
