@@ -30,6 +30,7 @@ from edgeprune.errors import QualityError, UsageError, did_you_mean
 from edgeprune.job import Job, open_job
 from edgeprune.profiling import compare_p50
 from edgeprune.progress import Progress
+from edgeprune.pruning.criteria.evidence import Evidence
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.plan import Plan, apply, best_channels
 from edgeprune.pruning.surgery import prune
@@ -239,7 +240,7 @@ _CHOICES = {"uniform": _uniform, "random": _random, "random-uniform": _random_un
 
 
 def _drawn(job: Job, keep: dict[str, list[int]], seed: int) -> Plan:
-    scores = importance("random", job.captured, job.groups, [], seed)
+    scores = importance("random", Evidence(job.captured, job.groups, seed=seed)).scores
     return Plan(keep={name: best_channels(len(kept), len(scores[name]), scores[name]) for name, kept in keep.items()})
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.pruning.criteria.evidence import Scores
 from edgeprune.pruning.groups import ChannelGroups
-from edgeprune.pruning.importance import Scores
 from edgeprune.pruning.plan import Plan, uniform
 
 Ratio = Callable[[Plan], float]  # measured latency of a plan over that of the reference

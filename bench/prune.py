@@ -27,6 +27,7 @@ from edgeprune.device.profiles import load_latency_model
 from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Bounds, Costing, most_valuable, score_values, smallest
+from edgeprune.pruning.criteria.evidence import Evidence
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.limits import width_levels
@@ -75,7 +76,7 @@ def measured(model: nn.Module, side: int, repeats: int) -> Result:
     example = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     captured, trace_s = timed(lambda: trace(model, example), repeats)
     groups, groups_s = timed(lambda: channel_groups(captured.graph), repeats)
-    scores = importance("random", captured, groups, [], 0)
+    scores = importance("random", Evidence(captured, groups)).scores
     plan = uniform(groups, 0.5, 1, scores)
     pruned, prune_s = timed(lambda: prune(captured, groups, plan), repeats)
     planned = apply(plan, groups)
@@ -120,7 +121,7 @@ def solved(captured: Captured, groups: ChannelGroups, share: float) -> Result:
     assert latency is not None
     costing = Costing(groups, fuse(captured.graph), target, runtime, threads, "int8", latency, Correction())
     levels = width_levels(groups, STEP, MIN_KEEP)
-    scores = importance("l1", captured, groups, [], 0)
+    scores = importance("l1", Evidence(captured, groups)).scores
     dense_s = costing.of_ops(costing.ops).cost.latency_s
     assert dense_s is not None
     values = score_values(groups, levels, scores)

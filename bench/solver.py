@@ -28,6 +28,7 @@ from edgeprune.device.profiles import load_latency_model
 from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.progress import Progress
 from edgeprune.pruning.allocation import Bounds, Costing, most_valuable, problem_of, score_values, smallest
+from edgeprune.pruning.criteria.evidence import Evidence
 from edgeprune.pruning.descent import greedy
 from edgeprune.pruning.groups import channel_groups
 from edgeprune.pruning.importance import importance
@@ -114,7 +115,7 @@ def measured(build: Callable[[], nn.Module], side: int, step: int) -> Result:
     latency = load_latency_model(target, runtime, "int8", threads)
     costing = Costing(groups, fuse(captured.graph), target, runtime, threads, "int8", latency, Correction())
     levels = width_levels(groups, step, MIN_KEEP)
-    scores = importance("l1", captured, groups, [], 0)
+    scores = importance("l1", Evidence(captured, groups)).scores
     limits = {f"{share:g} {name}": made for share in SHARES for name, made in bounds(costing, levels, share).items()}
     return {
         "groups": len(groups.groups),

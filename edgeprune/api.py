@@ -17,6 +17,7 @@ from edgeprune.profiling import profile
 from edgeprune.pruning import groups as _groups
 from edgeprune.pruning import surgery
 from edgeprune.pruning.check import checked_prune
+from edgeprune.pruning.criteria.evidence import Evidence, Sampled
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.observe import Observed
@@ -147,7 +148,8 @@ def prune(
     inputs = varied(positional(model, example))
     if plan is None:
         assert keep is not None
-        plan = uniform(groups, keep, step, importance(criterion, opened.captured, groups, [inputs], seed))
+        evidence = Evidence(opened.captured, groups, (Sampled(inputs),), seed=seed)
+        plan = uniform(groups, keep, step, importance(criterion, evidence).scores)
     if isinstance(opened.captured, Observed):
         own = prune_module(model, groups, plan, example, opened.captured)
         return Pruned(own, plan, None, {}, opened.notes)

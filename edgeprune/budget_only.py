@@ -17,6 +17,7 @@ from edgeprune.plan_document import BudgetPlan, WidthRow
 from edgeprune.progress import SILENT, Progress
 from edgeprune.pruning.allocation import Allocation, Bounds, Costing, most_valuable, score_values, uniform_within
 from edgeprune.pruning.check import vetted
+from edgeprune.pruning.criteria.evidence import Evidence, Sampled
 from edgeprune.pruning.feasibility import Reach, reach
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.importance import importance
@@ -97,7 +98,8 @@ def _question(
     costing = Costing(groups, ops, aim.target, aim.runtime, aim.threads, "int8", aim.latency, Correction())
     criterion = fit.criterion if samples else _WITHOUT_DATA
     progress.note(f"scoring channels by {criterion}")
-    scores = importance(criterion, captured, groups, samples[: max(1, fit.importance_samples // 32)], fit.seed)
+    batched = tuple(Sampled((x,)) for x in samples[: max(1, fit.importance_samples // 32)])
+    scores = importance(criterion, Evidence(captured, groups, batched, seed=fit.seed)).scores
     notes = opened.notes
     if not samples:
         notes += (f"no data: channels are scored by the size of their weights ({_WITHOUT_DATA})",)

@@ -27,7 +27,9 @@ from edgeprune.profiling import profile
 from edgeprune.progress import SILENT, Progress
 from edgeprune.pruning.allocation import Costing
 from edgeprune.pruning.check import vetted
+from edgeprune.pruning.criteria.evidence import Criterion, Evidence, Sampled
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
+from edgeprune.pruning.importance import find_criterion
 from edgeprune.pruning.layer_bounds import spans
 from edgeprune.pruning.limits import Levels, width_levels
 from edgeprune.pruning.opening import open_model
@@ -42,6 +44,7 @@ from edgeprune.training.distil import Teacher, teacher_for
 from edgeprune.workload import Workload
 from edgeprune.workload.samples import batches
 
+_SCORED_AT_ONCE = 32
 COST_SAMPLES = 16  # to calibrate a file that is only costed: its ranges do not matter
 
 
@@ -61,6 +64,7 @@ class Job:
     groups: ChannelGroups
     levels: Levels
     costing: Costing
+    criterion: Criterion
     progress: Progress
     notes: tuple[str, ...] = ()  # what the user must know of the captured model and of what is not exported
     left_whole: frozenset[str] = frozenset()  # groups that did not pass the check
@@ -156,7 +160,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     """Check everything that can be wrong before any time is spent.
 
     Raises:
-        UsageError: Unknown target, runtime or format; no device model for a latency budget.
+        UsageError: Unknown target, runtime, format or criterion; no device model for a latency budget.
         DeviceError: The linked device is not reached.
         MissingExtraError: The deployed runtime or an asked-for format is not installed, here or on the device, or the
             target's emulator is not.
@@ -164,6 +168,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         QualityError: A weight is not finite.
     """
     spec, fit = run.spec, run.spec.fit
+    criterion = find_criterion(fit.criterion)
     aim = aimed(spec)
     target, runtime, unlike = aim.target, aim.runtime, ""
     offered = target.runtime(runtime)
@@ -208,6 +213,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         groups=groups,
         levels=levels,
         costing=costing,
+        criterion=criterion,
         progress=progress,
         notes=notes,
         left_whole=left_whole,
@@ -375,3 +381,15 @@ def inputs(job: Job, count: int, *, validation: bool = False) -> torch.Tensor:
         if have >= count:
             break
     return torch.cat(parts)[:count].to(job.device)
+
+
+def evidence(job: Job, captured: Captured, groups: ChannelGroups) -> Evidence:
+    """What channels of a model are scored on: the first samples of the calibration set with their targets, by 32."""
+    left = job.run.spec.fit.importance_samples
+    taken = []
+    for x, y in batches(job.workload.data.calibration, _SCORED_AT_ONCE):
+        if left <= 0:
+            break
+        taken.append(Sampled((x[:left].to(job.device),), y[:left].to(job.device)))
+        left -= len(x)
+    return Evidence(captured, groups, tuple(taken), job.workload.task.loss, job.run.spec.fit.seed)

@@ -16,12 +16,11 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
 
 from edgeprune import stages
 from edgeprune.decide import Rehearse
 from edgeprune.errors import QualityError
-from edgeprune.job import Job, inputs
+from edgeprune.job import Job, evidence
 from edgeprune.pruning.allocation import Bounds
 from edgeprune.pruning.groups import channel_groups
 from edgeprune.pruning.importance import importance
@@ -162,9 +161,7 @@ def _rescored(job: Job, found: Importance, plan: Plan, tuned: Captured) -> dict[
 
     The fresh scores are scaled to the sum that the same channels had, so that both can be compared.
     """
-    fit, groups = job.run.spec.fit, channel_groups(tuned.graph)
-    samples = list(torch.split(inputs(job, fit.importance_samples), 32))
-    fresh = importance(fit.criterion, tuned, groups, samples, fit.seed)
+    fresh = importance(job.criterion, evidence(job, tuned, channel_groups(tuned.graph))).scores
     kept = {name: np.array(plan.keep.get(name, range(len(score)))) for name, score in found.scores.items()}
     return merged({name: np.array(score) for name, score in found.scores.items()}, fresh, kept)
 

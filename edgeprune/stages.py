@@ -19,7 +19,7 @@ from edgeprune.decide import Rehearse
 from edgeprune.device.fusion import fuse
 from edgeprune.errors import QualityError
 from edgeprune.evidence import first
-from edgeprune.job import Job, export, fp32_cost, inputs, profiled
+from edgeprune.job import Job, evidence, export, fp32_cost, inputs, profiled
 from edgeprune.pruning.allocation import (
     Allocation,
     Bounds,
@@ -163,10 +163,10 @@ def importance_and_curves(job: Job) -> Importance:
     """Score every channel; measure what a group's width costs, within the time limit."""
     fit, module = job.run.spec.fit, job.captured.module
     job.progress.note(f"scoring channels by {fit.criterion}")
+    ranking = importance(job.criterion, evidence(job, job.captured, job.groups))
     samples = inputs(job, fit.importance_samples)
-    scores = importance(fit.criterion, job.captured, job.groups, list(torch.split(samples, 32)), fit.seed)
     dead = dead_channels(job.captured, job.groups, (samples[:_DEAD_SAMPLES],))
-    scores = dead_last(scores, dead)
+    scores = dead_last(ranking.scores, dead)
     curves = None
     if fit.curves and job.groups.groups:
         damage = kl_divergence if isinstance(job.workload.task, Classify) else relative_error

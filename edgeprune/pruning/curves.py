@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.graph import base_name
 from edgeprune.progress import SILENT, Progress
+from edgeprune.pruning.criteria.evidence import Scores
 from edgeprune.pruning.groups import ChannelGroup, ChannelGroups
-from edgeprune.pruning.importance import Scores
 from edgeprune.pruning.plan import best_channels
 from edgeprune.pruning.trace import Captured, CapturedModule, attribute, copy_module
 

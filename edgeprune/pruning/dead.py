@@ -14,10 +14,11 @@ import torch
 
 from edgeprune.graph import Ref
 from edgeprune.pruning.check import TOLERANCE, relative_difference
+from edgeprune.pruning.criteria.evidence import Scores
 from edgeprune.pruning.groups import ChannelGroups
-from edgeprune.pruning.importance import Scores, owners, producing_weights, sites
 from edgeprune.pruning.masked import masked_outputs
 from edgeprune.pruning.plan import Plan
+from edgeprune.pruning.sites import owners, producing_weights, sites
 from edgeprune.pruning.trace import Captured, attribute
 
 Dead = dict[str, tuple[int, ...]]  # channel indices per group, ascending; groups without any are left out

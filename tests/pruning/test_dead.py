@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edgeprune.pruning.criteria.evidence import Evidence, Sampled
 from edgeprune.pruning.dead import dead_channels, dead_last
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.importance import CRITERIA, importance
@@ -75,19 +76,20 @@ def test_planted_dead_channels_are_found_and_only_they(
 
 
 @settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_dead_channels_go_first_and_for_free(seed: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), criterion=st.sampled_from(sorted(CRITERIA)))
+def test_dead_channels_go_first_and_for_free(seed: int, criterion: str) -> None:
     rng = np.random.default_rng(seed)
     gone = tuple(sorted(rng.choice(16, 4, replace=False).tolist()))
     model, captured, groups = planted("plain", {"0.1.weight": zero(*gone), "0.1.bias": filled(-0.5, *gone)})
     dead = dead_channels(captured, groups, (X,))
     assert dead == {"0.0": gone}
-    for criterion in CRITERIA:
-        scores = dead_last(importance(criterion, captured, groups, [X], seed), dead)
-        keep = uniform(groups, 0.75, 1, scores).keep["0.0"]
-        assert not set(keep) & set(gone)
-        small = prune(captured, groups, Plan(keep={"0.0": keep})).module
-        torch.testing.assert_close(small(X), model(X))
+    batch = Sampled((X,), torch.zeros(len(X), dtype=torch.long))
+    evidence = Evidence(captured, groups, (batch,), torch.nn.functional.cross_entropy, seed)
+    scores = dead_last(importance(criterion, evidence).scores, dead)
+    keep = uniform(groups, 0.75, 1, scores).keep["0.0"]
+    assert not set(keep) & set(gone)
+    small = prune(captured, groups, Plan(keep={"0.0": keep})).module
+    torch.testing.assert_close(small(X), model(X))
 
 
 def test_ranking_keeps_the_order_of_the_living_and_scores_of_zero_above_the_dead() -> None:

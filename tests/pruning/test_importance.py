@@ -1,4 +1,4 @@
-"""Every criterion, by being registered; the default against its definition."""
+"""Importance: the entry, its refusals and notes, the sites, and the default to the last bit."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import torch
 from torch import nn
 
 from edgeprune.errors import QualityError, UsageError
-from edgeprune.pruning import importance as module
+from edgeprune.pruning.criteria.evidence import Evidence, Sampled
+from edgeprune.pruning.criteria.gradients import projection
+from edgeprune.pruning.criteria.running import Run
 from edgeprune.pruning.curves import kl_divergence, measured_curves, relative_error
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
-from edgeprune.pruning.importance import CRITERIA, criterion, importance, sites
+from edgeprune.pruning.importance import DEFAULT, importance
 from edgeprune.pruning.limits import width_levels
 from edgeprune.pruning.masked import masked_outputs
 from edgeprune.pruning.plan import Plan
+from edgeprune.pruning.sites import sites
 from edgeprune.pruning.trace import Captured, trace
 from tests.pruning.nets import NETS, randomised
 
@@ -29,53 +32,28 @@ def some_batches(count: int = 3) -> list[torch.Tensor]:
     return [torch.randn(4, 3, 16, 16, generator=generator) for _ in range(count)]
 
 
-@pytest.mark.parametrize("name", sorted(CRITERIA))
-@pytest.mark.parametrize("net", ["residual", "dense_block", "inverted_residual", "grouped", "decoder"])
-def test_a_criterion_gives_one_finite_score_per_channel(name: str, net: str) -> None:
-    dense, groups = opened(net)
-    scores = importance(name, dense, groups, some_batches(), seed=0)
-    again = importance(name, dense, groups, some_batches(), seed=0)
-    assert set(scores) == set(groups.by_name)
-    for group in groups.groups:
-        assert scores[group.name].shape == (group.width,)
-        assert (scores[group.name] >= 0).all()
-        assert np.array_equal(scores[group.name], again[group.name])
+def evidence(dense: Captured, groups: ChannelGroups, *, targets: bool = False) -> Evidence:
+    answers = torch.zeros(4, dtype=torch.long) if targets else None
+    return Evidence(dense, groups, tuple(Sampled((x,), answers) for x in some_batches()))
 
 
-@pytest.mark.parametrize("name", sorted(set(CRITERIA) - {"random"}))
-def test_permuting_channels_permutes_the_scores(name: str) -> None:
-    torch.manual_seed(0)
-    model = randomised(NETS["plain"])
-    permuted = randomised(NETS["plain"])
-    order = torch.randperm(16)
-    with torch.no_grad():
-        first, second = permuted[0], permuted[1]
-        first[0].weight.copy_(model[0][0].weight[order])
-        for key in ("weight", "bias", "running_mean", "running_var"):
-            getattr(first[1], key).copy_(getattr(model[0][1], key)[order])
-        second[0].weight.copy_(model[1][0].weight[:, order])
-    scores = []
-    for net in (model, permuted):
-        found = trace(net, torch.zeros(1, 3, 16, 16))
-        scores.append(importance(name, found, channel_groups(found.graph), some_batches(), seed=0)["0.0"])
-    assert np.allclose(scores[0][order.numpy()], scores[1], rtol=1e-4)
-
-
-def test_the_default_is_the_first_order_effect_of_closing_a_gate() -> None:
-    """On a linear net the effect of a channel on r·y is exact: r·W[:, c] * z_c, summed over positions."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
-    found = trace(model, torch.zeros(1, 3, 8, 8))
-    groups = channel_groups(found.graph)
-    (batch,) = [torch.randn(5, 3, 8, 8)]
-    scores = importance("logit_taylor", found, groups, [batch], seed=7)["0"]
-    generator = torch.Generator().manual_seed(7)
-    sign = torch.randint(0, 2, (5, 4), generator=generator).float() * 2 - 1
-    sign = sign - sign.mean(-1, keepdim=True)
-    with torch.no_grad():
-        z = model[1](model[0](batch)).flatten(1)  # (5, 6)
-        effect = z * (sign @ model[3].weight)  # (5, 6)
-    assert np.allclose(scores, effect.abs().mean(0).numpy(), rtol=1e-4)
+def test_the_default_is_what_it_was_to_the_last_bit() -> None:
+    """Plans of earlier runs come out again: the sums are taken in the same order, whatever is summed beside them."""
+    dense, groups = opened("residual")
+    generator, scores = torch.Generator().manual_seed(0), {g.name: np.zeros(g.width) for g in groups.groups}
+    for x in some_batches():
+        run = Run(dense, (site.node for site in sites(groups)))
+        outputs = run.run(x)
+        kept = [run.kept[site.node] for site in sites(groups)]
+        sign = torch.randint(0, 2, outputs.shape, generator=generator).to(outputs) * 2 - 1
+        slopes = torch.autograd.grad(((sign - sign.mean(-1, keepdim=True)) * outputs).sum(), kept)
+        for site, z, slope in zip(sites(groups), kept, slopes, strict=True):
+            total = (z * slope).detach().sum([2, 3]).abs().sum(0).double().numpy()
+            for g in np.unique(site.group[site.group >= 0]).tolist():
+                mine = site.group == g
+                np.add.at(scores[groups.groups[g].name], site.channel[mine], total[mine])
+    got = importance(DEFAULT, evidence(dense, groups)).scores
+    assert all(np.array_equal(got[name], score / 12) for name, score in scores.items())
 
 
 def test_a_residual_channel_collects_all_its_producers() -> None:
@@ -85,20 +63,10 @@ def test_a_residual_channel_collects_all_its_producers() -> None:
     assert all(name.startswith("batch_norm") for name in names)
 
 
-def test_nothing_in_the_model_changes_and_in_place_activations_do_not_disturb() -> None:
-    dense, groups = opened("plain")
-    before = {key: value.clone() for key, value in dense.module.state_dict().items()}
-    importance("logit_taylor", dense, groups, some_batches(), seed=0)
-    assert all(torch.equal(before[key], value) for key, value in dense.module.state_dict().items())
-
-
-def test_unknown_and_doubled_criteria_are_refused() -> None:
-    dense, groups = opened("plain")
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="unknown criterion 'logit_tailor'") as caught:
-        importance("logit_tailor", dense, groups, some_batches(), seed=0)
+        importance("logit_tailor", evidence(*opened("plain")))
     assert "logit_taylor" in caught.value.hint
-    with pytest.raises(ValueError, match="registered twice"):
-        criterion(module.l1)
 
 
 def test_non_finite_scores_name_the_layer() -> None:
@@ -106,12 +74,23 @@ def test_non_finite_scores_name_the_layer() -> None:
     with torch.no_grad():
         dense.module.get_parameter("1.0.weight").fill_(float("nan"))
     with pytest.raises(QualityError, match="non-finite"):
-        importance("logit_taylor", dense, groups, some_batches(), seed=0)
+        importance("logit_taylor", evidence(dense, groups))
+
+
+def test_a_model_without_a_floating_point_output_has_no_projection() -> None:
+    with pytest.raises(QualityError, match="no floating-point tensor"):
+        projection((torch.zeros(2, dtype=torch.long),), torch.Generator())
+
+
+def test_a_model_without_groups_has_no_scores() -> None:
+    captured = trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval(), torch.zeros(1, 3, 2, 2))
+    groups = channel_groups(captured.graph)
+    assert importance("l1", Evidence(captured, groups)).scores == {}
 
 
 def test_curves_fall_with_width_and_end_at_zero() -> None:
     dense, groups = opened("residual")
-    scores = importance("logit_taylor", dense, groups, some_batches(), seed=0)
+    scores = importance("logit_taylor", evidence(dense, groups)).scores
     levels = width_levels(groups, 4, 0.1)
     samples = torch.cat(some_batches())
     before = {key: value.clone() for key, value in dense.module.state_dict().items()}
@@ -126,7 +105,7 @@ def test_curves_fall_with_width_and_end_at_zero() -> None:
 
 def test_a_measured_point_is_the_damage_of_the_masked_model() -> None:
     dense, groups = opened("biased")  # no BatchNorm, so batch statistics play no part
-    scores = importance("l1", dense, groups, some_batches(), seed=0)
+    scores = importance("l1", evidence(dense, groups)).scores
     levels = width_levels(groups, 4, 0.1)
     samples = torch.cat(some_batches())
     curves = measured_curves(dense, groups, scores, levels, samples, relative_error, limit_s=60)
@@ -140,7 +119,7 @@ def test_a_measured_point_is_the_damage_of_the_masked_model() -> None:
 
 def test_without_time_the_curves_follow_the_scores() -> None:
     dense, groups = opened("residual")
-    scores = importance("logit_taylor", dense, groups, some_batches(), seed=0)
+    scores = importance("logit_taylor", evidence(dense, groups)).scores
     levels = width_levels(groups, 4, 0.1)
     curves = measured_curves(dense, groups, scores, levels, some_batches()[0], kl_divergence, limit_s=0.0)
     assert all((np.diff(curve) <= 1e-12).all() and curve[-1] == 0 for curve in curves.values())
