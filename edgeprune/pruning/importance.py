@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from edgeprune.errors import QualityError, UsageError, did_you_mean
-from edgeprune.pruning.criteria import gradients, weights
+from edgeprune.pruning.criteria import activations, connections, gradients, motion, second_order, weights
 from edgeprune.pruning.criteria.evidence import Criterion, Evidence, Found, Sampled, Scores, registered
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.sites import Site, owners, producing_weights, sites
@@ -36,7 +36,7 @@ __all__ = [
     "sites",
 ]
 
-CRITERIA = registered(*map(vars, (weights, gradients)))
+CRITERIA = registered(*map(vars, (weights, activations, gradients, second_order, connections, motion)))
 DEFAULT = "logit_taylor"
 _NAMED = 4  # groups in a note
 

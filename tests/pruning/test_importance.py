@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from edgeprune.errors import QualityError, UsageError
-from edgeprune.pruning.criteria.evidence import Evidence, Sampled
+from edgeprune.errors import QualityError, UnsupportedError, UsageError
+from edgeprune.pruning.criteria.evidence import Criterion, Evidence, Found, Sampled
 from edgeprune.pruning.criteria.gradients import projection
-from edgeprune.pruning.criteria.running import Run
+from edgeprune.pruning.criteria.running import Run, differentiable_twice
 from edgeprune.pruning.curves import kl_divergence, measured_curves, relative_error
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
 from edgeprune.pruning.importance import DEFAULT, importance
@@ -69,6 +71,16 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     assert "logit_taylor" in caught.value.hint
 
 
+def test_evidence_that_lacks_what_is_needed_is_refused() -> None:
+    dense, groups = opened("plain")
+    with pytest.raises(UsageError, match="'activation' needs data") as caught:
+        importance("activation", Evidence(dense, groups))
+    assert "l1" in caught.value.hint and "random" not in caught.value.hint
+    for loss, targets in ((None, True), (nn.functional.cross_entropy, False)):
+        with pytest.raises(UsageError, match="'taylor' needs a loss and targets"):
+            importance("taylor", replace(evidence(dense, groups, targets=targets), loss=loss))
+
+
 def test_non_finite_scores_name_the_layer() -> None:
     dense, groups = opened("plain")
     with torch.no_grad():
@@ -82,10 +94,29 @@ def test_a_model_without_a_floating_point_output_has_no_projection() -> None:
         projection((torch.zeros(2, dtype=torch.long),), torch.Generator())
 
 
+def test_an_operator_without_a_second_derivative_is_named() -> None:
+    with pytest.raises(UnsupportedError, match="torch has none of aten::odd_backward"), differentiable_twice():
+        raise RuntimeError("derivative for aten::odd_backward is not implemented")
+    with pytest.raises(RuntimeError, match="else"), differentiable_twice():
+        raise RuntimeError("something else")
+
+
 def test_a_model_without_groups_has_no_scores() -> None:
     captured = trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval(), torch.zeros(1, 3, 2, 2))
     groups = channel_groups(captured.graph)
     assert importance("l1", Evidence(captured, groups)).scores == {}
+
+
+def test_the_user_is_told_of_a_patent_and_of_ranks_that_halves_of_the_data_do_not_share() -> None:
+    dense, groups = opened("plain")
+    told = replace(evidence(dense, groups, targets=True), loss=nn.functional.cross_entropy)
+    assert "US patent 11,315,018" in importance("fisher", told).notes[0]
+    assert importance("taylor_per_site", told).notes == ()
+    first = {group.name: np.arange(float(group.width)) for group in groups.groups}
+    second = {name: score[::-1] for name, score in first.items()}
+    ranking = importance(Criterion("mine", lambda _: Found(first, (first, second)), "inputs"), told)
+    assert ranking.stability is not None and ranking.stability.mean == pytest.approx(-1)
+    assert "differently on two halves" in ranking.notes[0] and "importance_samples" in ranking.notes[0]
 
 
 def test_curves_fall_with_width_and_end_at_zero() -> None:

@@ -15,11 +15,12 @@ from edgeprune.pruning.criteria.evidence import Evidence, Sampled, registered
 from edgeprune.pruning.groups import channel_groups
 from edgeprune.pruning.importance import CRITERIA, DEFAULT, Ranking, importance, without_data
 from edgeprune.pruning.trace import copy_module, trace
-from tests.pruning.criteria.scored import on_images, on_operators
+from tests.pruning.criteria.scored import error_of, on_images, on_operators
 from tests.pruning.nets import NETS
 from tests.pruning.operator_nets import CASES
 
 NAMES = sorted(CRITERIA)
+CHANCE = {"hessian", "obd"}  # draw a sign per channel, so that permuted channels meet other signs
 IMAGES = ("plain", "residual", "inverted_residual", "squeeze_excite")
 OPERATORS = ("lstm", "transformer_encoder", "small_gpt", "parametrised_weights")
 MORE = sorted({*NETS, *CASES} - {*IMAGES, *OPERATORS})
@@ -103,7 +104,7 @@ def permuted(order: torch.Tensor) -> tuple[nn.Module, nn.Module]:
     return model, other
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"random"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"random"} - CHANCE))
 def test_permuting_channels_permutes_the_scores(name: str) -> None:
     order = torch.randperm(10, generator=torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(5)
@@ -159,7 +160,38 @@ def test_what_needs_no_data_is_given_none_and_only_the_rest_has_halves(name: str
         assert importance(name, replace(evidence, batches=evidence.batches[:1])).stability is None
 
 
-@pytest.mark.parametrize("name", ["l1"])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if CRITERIA[n].needs == "targets" and n not in ("grasp", "movement")]
+)
+def test_a_flat_loss_leaves_no_gradient(name: str) -> None:
+    evidence = replace(opened("plain"), loss=lambda outputs, targets: 0.0 * error_of(outputs, targets))
+    assert all((score == 0).all() for score in importance(name, evidence).scores.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "power"),
+    [
+        ("taylor", 1),
+        ("taylor_per_sample", 1),
+        ("taylor_per_site", 1),
+        ("taylor_of_weights", 1),
+        ("gradient", 1),
+        ("gradient_ratio", 1),
+        ("fisher", 2),
+        ("hessian", 1),
+        ("obd", 1),
+        ("snip", 0),
+        ("grasp", 2),
+    ],
+)
+def test_scores_grow_with_the_loss_as_their_definition_says(name: str, power: int) -> None:
+    scaled = replace(opened("plain"), loss=lambda outputs, targets: 3.0 * error_of(outputs, targets))
+    want, got = ranked(name, "plain").scores, importance(name, scaled).scores
+    for group, score in want.items():
+        assert np.allclose(got[group], 3.0**power * score, rtol=1e-3, atol=1e-6 * 3.0**power * score.max())
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "fpgm", "lamp"])
 def test_sizes_of_weights_are_relative_to_their_layer(name: str) -> None:
     evidence, want = copied("plain"), ranked(name, "plain").scores
     with torch.no_grad():
