@@ -5,9 +5,9 @@ Everything here is reachable as `edgeprune.<name>`; importing `edgeprune` alone 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import Any, overload
 
 import torch
 
@@ -17,7 +17,7 @@ from edgeprune.profiling import profile
 from edgeprune.pruning import groups as _groups
 from edgeprune.pruning import surgery
 from edgeprune.pruning.check import checked_prune
-from edgeprune.pruning.criteria.evidence import Evidence, Sampled
+from edgeprune.pruning.criteria.evidence import Criterion, Evidence, Loss, Sampled
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.observe import Observed
@@ -25,6 +25,9 @@ from edgeprune.pruning.opening import Opened, open_model, varied
 from edgeprune.pruning.own_module import prune_module
 from edgeprune.pruning.plan import Plan, uniform
 from edgeprune.pruning.trace import Captured, Example, positional
+from edgeprune.workload.criteria import load_criterion, own_criterion
+
+OwnScores = Callable[[Evidence], Mapping[str, Any]]  # per group name one number per channel, larger stays
 
 __all__ = ["Plan", "Pruned", "channel_groups", "fit", "profile", "prune"]
 
@@ -88,7 +91,9 @@ def prune(
     *,
     keep: float,
     by_head: bool = False,
-    criterion: str = "l1",
+    criterion: str | OwnScores = "l1",
+    batches: Iterable[tuple[Any, torch.Tensor]] = (),
+    loss: Loss | None = None,
     step: int = 1,
     seed: int = 0,
     check: bool = True,
@@ -106,7 +111,9 @@ def prune(
     keep: float | None = None,
     plan: Plan | None = None,
     by_head: bool = False,
-    criterion: str = "l1",
+    criterion: str | OwnScores = "l1",
+    batches: Iterable[tuple[Any, torch.Tensor]] = (),
+    loss: Loss | None = None,
     step: int = 1,
     seed: int = 0,
     check: bool = True,
@@ -119,7 +126,10 @@ def prune(
         keep: Share of every group's channels that stays, above 0 and at most 1, the best by `criterion`.
         plan: Which channels stay, instead of `keep`.
         by_head: Remove whole attention heads and whole groups of grouped layers; a plan knows this of itself.
-        criterion: Name of an importance criterion; those that need data use the example.
+        criterion: Name of an importance criterion (docs/criteria.md), `file.py:name` of your own, or the function
+            itself; those that need inputs only use the example.
+        batches: Pairs (inputs, targets) that criteria use instead of the example; inputs as for `example`.
+        loss: Of (outputs, targets), the mean over a batch; for criteria that need the loss's gradient.
         step: Widths are multiples of it.
         seed: Of criteria that draw at random.
         check: Compare pruned with masked on the example; a group that does not pass is left whole and named.
@@ -127,7 +137,8 @@ def prune(
     Raises:
         UnsupportedError: The model can be neither captured nor run, computes something else than its capture, or its
             own Python does not follow the plan.
-        UsageError: Neither or both of `keep` and `plan`, a share out of range, or a plan that does not fit.
+        UsageError: Neither or both of `keep` and `plan`, a share out of range, a plan that does not fit, a criterion
+            that is unknown or lacks what it needs.
         QualityError: A weight or a score is not finite; named.
 
     Example:
@@ -148,12 +159,20 @@ def prune(
     inputs = varied(positional(model, example))
     if plan is None:
         assert keep is not None
-        evidence = Evidence(opened.captured, groups, (Sampled(inputs),), seed=seed)
-        plan = uniform(groups, keep, step, importance(criterion, evidence).scores)
+        given = tuple(Sampled(positional(model, x), y) for x, y in batches) or (Sampled(inputs),)
+        ranking = importance(_criterion(criterion), Evidence(opened.captured, groups, given, loss, seed))
+        plan = uniform(groups, keep, step, ranking.scores)
+        opened = replace(opened, notes=(*opened.notes, *ranking.notes))
     if isinstance(opened.captured, Observed):
         own = prune_module(model, groups, plan, example, opened.captured)
         return Pruned(own, plan, None, {}, opened.notes)
     return _pruned(opened, groups, plan, inputs if check else None)
+
+
+def _criterion(criterion: str | OwnScores) -> Criterion:
+    if isinstance(criterion, str):
+        return load_criterion(criterion)
+    return own_criterion(criterion, getattr(criterion, "__name__", "the criterion"))
 
 
 def _groups_of(opened: Opened, by_head: bool) -> ChannelGroups:

@@ -29,7 +29,6 @@ from edgeprune.pruning.allocation import Costing
 from edgeprune.pruning.check import vetted
 from edgeprune.pruning.criteria.evidence import Criterion, Evidence, Sampled
 from edgeprune.pruning.groups import ChannelGroups, channel_groups
-from edgeprune.pruning.importance import find_criterion
 from edgeprune.pruning.layer_bounds import spans
 from edgeprune.pruning.limits import Levels, width_levels
 from edgeprune.pruning.opening import open_model
@@ -42,6 +41,7 @@ from edgeprune.target import Target, load_target
 from edgeprune.timing import Reference
 from edgeprune.training.distil import Teacher, teacher_for
 from edgeprune.workload import Workload
+from edgeprune.workload.criteria import load_criterion
 from edgeprune.workload.samples import batches
 
 _SCORED_AT_ONCE = 32
@@ -168,7 +168,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
         QualityError: A weight is not finite.
     """
     spec, fit = run.spec, run.spec.fit
-    criterion = find_criterion(fit.criterion)
+    criterion = load_criterion(fit.criterion)
     aim = aimed(spec)
     target, runtime, unlike = aim.target, aim.runtime, ""
     offered = target.runtime(runtime)

@@ -12,7 +12,7 @@ from edgeprune import api
 from edgeprune.errors import UsageError
 from edgeprune.graph import Node
 from edgeprune.pruning.check import TOLERANCE
-from edgeprune.pruning.importance import CRITERIA
+from edgeprune.pruning.criteria.evidence import Evidence
 from edgeprune.pruning.plan import Plan
 from edgeprune.pruning.rewrites import REWRITES
 from edgeprune.pruning.trace import trace
@@ -67,8 +67,27 @@ def test_a_group_that_fails_the_check_is_left_whole_and_named(monkeypatch: pytes
 def test_widths_follow_the_step_and_the_criterion_is_the_named_one() -> None:
     model = randomised(NETS["plain"])
     assert [len(kept) for kept in edgeprune.prune(model, X, keep=0.6, step=8).plan.keep.values()] == [8, 16]
-    plans = {name: edgeprune.prune(model, X, keep=0.5, criterion=name).plan for name in CRITERIA}
-    assert len({plan.model_dump_json() for plan in plans.values()}) == len(CRITERIA)
+    names = ("l1", "random", "logit_taylor", "synflow")
+    plans = {name: edgeprune.prune(model, X, keep=0.5, criterion=name).plan for name in names}
+    assert len({plan.model_dump_json() for plan in plans.values()}) == len(names)
+
+
+def test_a_criterion_that_needs_targets_is_given_batches_and_a_loss() -> None:
+    model = randomised(NETS["plain"])
+    batches = [(X, torch.zeros(len(X), dtype=torch.long)), ((X,), torch.ones(len(X), dtype=torch.long))]
+    loss = torch.nn.functional.cross_entropy
+    small = edgeprune.prune(model, X, keep=0.5, criterion="fisher", batches=batches, loss=loss)
+    assert any("patent" in note for note in small.notes)
+    with pytest.raises(UsageError, match="'fisher' needs a loss and targets"):
+        edgeprune.prune(model, X, keep=0.5, criterion="fisher")
+
+
+def test_a_criterion_may_be_the_users_own_function() -> None:
+    def last(evidence: Evidence) -> dict[str, list[int]]:
+        return {group.name: list(range(group.width)) for group in evidence.groups.groups}
+
+    small = edgeprune.prune(randomised(NETS["plain"]), X, keep=0.5, criterion=last)
+    assert small.plan.keep["0.0"] == tuple(range(8, 16))
 
 
 def test_several_inputs_are_given_in_order_or_by_name() -> None:
