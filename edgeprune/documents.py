@@ -157,6 +157,15 @@ class WorthRow(Value):
     final: Saving = Saving()  # the plan with this group whole less the plan
 
 
+class RankingRow(Value):
+    """By what channels were ranked, and whether two halves of the samples rank them alike."""
+
+    criterion: str
+    samples: int  # 0 where the criterion needs none
+    agreement: float | None = None  # Spearman's rank correlation of the halves, mean over groups by width
+    groups: dict[str, float] = {}  # the same per group
+
+
 class LimitRow(Value):
     """One limit the plan was solved under, by the device model: a limit binds where no wider group fits."""
 
@@ -244,6 +253,7 @@ class FitRecord(Value):
     costs: tuple[CostRow, ...] = ()
     layers: tuple[KeepRow, ...] = ()
     frozen: tuple[FrozenRow, ...] = ()
+    ranking: RankingRow | None = None
     worth: tuple[WorthRow, ...] = ()
     limits: tuple[LimitRow, ...] = ()
     race: tuple[RaceRow, ...] = ()

@@ -161,7 +161,10 @@ def _rescored(job: Job, found: Importance, plan: Plan, tuned: Captured) -> dict[
 
     The fresh scores are scaled to the sum that the same channels had, so that both can be compared.
     """
-    fresh = importance(job.criterion, evidence(job, tuned, channel_groups(tuned.graph))).scores
+    ranking = importance(job.criterion, evidence(job, tuned, channel_groups(tuned.graph)))
+    for note in ranking.notes:
+        job.progress.note(note)
+    fresh = ranking.scores
     kept = {name: np.array(plan.keep.get(name, range(len(score)))) for name, score in found.scores.items()}
     return merged({name: np.array(score) for name, score in found.scores.items()}, fresh, kept)
 

@@ -35,6 +35,7 @@ from edgeprune.pruning.feasibility import reach
 from edgeprune.pruning.importance import importance
 from edgeprune.pruning.plan import Plan, apply, intersection, keeps_all
 from edgeprune.pruning.problem import Vector
+from edgeprune.pruning.stability import Stability
 from edgeprune.pruning.surgery import prune
 from edgeprune.pruning.trace import Captured
 from edgeprune.quantization.gates import GateReport, check
@@ -74,12 +75,15 @@ class Importance(Value):
     scores: dict[str, tuple[float, ...]]
     curves: dict[str, tuple[float, ...]] | None
     dead: dict[str, tuple[int, ...]] = {}  # channels that do nothing, per group; they go first
+    samples: int = 0  # that the criterion looked at
+    stability: Stability | None = None  # None where it looked at weights only
+    told: tuple[str, ...] = ()  # what must be known of the criterion and of what it found
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the record must say of the channels."""
         listed = ", ".join(f"{len(channels)} of {name}" for name, channels in self.dead.items())
-        return (f"dead channels, which go first: {listed}",) if listed else ()
+        return (*self.told, *((f"dead channels, which go first: {listed}",) if listed else ()))
 
 
 class Floor(Value):
@@ -163,7 +167,8 @@ def importance_and_curves(job: Job) -> Importance:
     """Score every channel; measure what a group's width costs, within the time limit."""
     fit, module = job.run.spec.fit, job.captured.module
     job.progress.note(f"scoring channels by {fit.criterion}")
-    ranking = importance(job.criterion, evidence(job, job.captured, job.groups))
+    seen = evidence(job, job.captured, job.groups)
+    ranking = importance(job.criterion, seen)
     samples = inputs(job, fit.importance_samples)
     dead = dead_channels(job.captured, job.groups, (samples[:_DEAD_SAMPLES],))
     scores = dead_last(ranking.scores, dead)
@@ -181,7 +186,14 @@ def importance_and_curves(job: Job) -> Importance:
             job.progress,
         )
         curves = {name: tuple(curve.tolist()) for name, curve in measured.items()}
-    found = Importance(scores={name: tuple(score.tolist()) for name, score in scores.items()}, curves=curves, dead=dead)
+    found = Importance(
+        scores={name: tuple(score.tolist()) for name, score in scores.items()},
+        curves=curves,
+        dead=dead,
+        samples=job.criterion.seen(seen),
+        stability=ranking.stability,
+        told=ranking.notes,
+    )
     for note in found.notes:
         job.progress.note(note)
     return found

@@ -24,6 +24,7 @@ from edgeprune.documents import (
     KeepRow,
     MetricRow,
     RaceRow,
+    RankingRow,
     RoundRow,
     StageRow,
     TimingRow,
@@ -182,6 +183,7 @@ def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
                 "test": len(data.test),
             },
             "frozen": frozen_rows(job),
+            "ranking": None if found is None else ranking_row(job, found),
             "ops": op_rows(measurement),
             "timings": timings(job.run),
             "environment": {
@@ -200,6 +202,12 @@ def _record(job: Job, verdict: str, measurement: Measurement) -> FitRecord:
             ),
         }
     )
+
+
+def ranking_row(job: Job, found: Importance) -> RankingRow:
+    """By what the channels were ranked."""
+    agreement = {} if found.stability is None else {"agreement": found.stability.mean, "groups": found.stability.groups}
+    return RankingRow(criterion=job.criterion.name, samples=found.samples, **agreement)
 
 
 def timings(run: Run) -> tuple[TimingRow, ...]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from edgeprune.cost import Budget
 from edgeprune.errors import UsageError
-from edgeprune.job import aimed, check_evidence, within_memories
-from edgeprune.spec import BudgetSpec, Spec, TargetSpec
+from edgeprune.job import aimed, check_evidence, evidence, open_job, within_memories
+from edgeprune.progress import SILENT
+from edgeprune.spec import BudgetSpec, FitSpec, Spec, TargetSpec
 from edgeprune.target import load_target
+from edgeprune.workload.samples import TensorSet
 
 BOARD = load_target("nucleo-l4r5zi")
 
@@ -45,6 +50,26 @@ def test_a_time_limit_without_a_latency_model_is_refused_at_once() -> None:
     )
     without = aimed(asked.model_copy(update={"budget": BudgetSpec(ram="64KiB", size="512KiB")}))
     assert without.latency is None and without.runtime == "edgeprune-c"
+
+
+def test_an_unknown_criterion_is_refused_before_anything_costs_time() -> None:
+    spec = Spec(fit=FitSpec(criterion="taylor_per_sight"))
+    with pytest.raises(UsageError, match="unknown criterion 'taylor_per_sight'"):
+        open_job(SimpleNamespace(spec=spec), None, SILENT)  # type: ignore[arg-type]
+
+
+def test_evidence_is_the_first_samples_with_their_targets() -> None:
+    x, y = torch.randn(80, 2), torch.arange(80)
+    spec = Spec(fit=FitSpec(importance_samples=40, seed=3))
+    data = SimpleNamespace(calibration=TensorSet(x, y))
+    task = SimpleNamespace(loss=torch.nn.functional.cross_entropy)
+    job = SimpleNamespace(
+        run=SimpleNamespace(spec=spec), workload=SimpleNamespace(data=data, task=task), device=torch.device("cpu")
+    )
+    found = evidence(job, "captured", "groups")  # type: ignore[arg-type]
+    assert [len(batch) for batch in found.batches] == [32, 8] and found.seed == 3 and found.loss is task.loss
+    assert torch.equal(torch.cat([batch.inputs[0] for batch in found.batches]), x[:40])
+    assert torch.equal(torch.cat([batch.targets for batch in found.batches if batch.targets is not None]), y[:40])
 
 
 def test_what_is_no_library_is_not_held_to_them() -> None:

@@ -48,7 +48,9 @@ LEVELS = {
     "edgeprune.pruning.relaxation": 1,
     "edgeprune.pruning.rewrites": 1,
     "edgeprune.pruning.rules": 1,
+    "edgeprune.pruning.sites": 1,
     "edgeprune.pruning.solver": 1,
+    "edgeprune.pruning.stability": 1,
     "edgeprune.conversion": 2,
     "edgeprune.quantization": 2,
     "edgeprune.quantization.gates": 4,  # looks into exported files through their backends
@@ -84,6 +86,7 @@ LEVELS = {
     "edgeprune.budget_only": 6,
     "edgeprune.evidence": 6,
     "edgeprune.job": 6,
+    "edgeprune.prune_only": 6,
     "edgeprune.rounds": 6,
     "edgeprune.schedule": 6,
     "edgeprune.stages": 6,

@@ -119,6 +119,17 @@ def test_the_record_says_what_every_group_was_worth_and_what_it_bought(finished:
     assert shrunk and 0 < finished.limits[0].blocked <= finished.limits[0].shrunk == len(shrunk)
 
 
+def test_the_record_says_by_what_channels_were_ranked_and_whether_halves_of_the_samples_agree(
+    finished: FitRecord,
+) -> None:
+    row = finished.ranking
+    assert row is not None and row.criterion == "logit_taylor" and row.samples > 0
+    assert row.agreement is not None and -1 <= row.agreement <= 1
+    assert set(row.groups) == {group.group for group in finished.worth}
+    shaky = [note for note in finished.notes if "differently on two halves" in note]
+    assert bool(shaky) == (row.agreement < 0.8)
+
+
 class Halved(nn.Module):
     """Another answer in training mode."""
 

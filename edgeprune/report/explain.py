@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeprune.documents import FitRecord, LimitRow, Saving
 from edgeprune.report.tables import Cell, Column, Table
-from edgeprune.report.text import UNKNOWN, metric_text, time_text, title, verdict_line
+from edgeprune.report.text import UNKNOWN, metric_text, ranking_text, time_text, title, verdict_line
 from edgeprune.units import format_count, format_size
 
 _BINDS = 0.5  # share of the shrunk groups that a limit must hold back to be called binding
@@ -29,6 +29,7 @@ def explanation(record: FitRecord) -> dict[str, Any]:
         "budget": kept["budget"],
         "violations": kept["violations"],
         "binding_layers": list(record.binding),
+        "ranking": kept["ranking"],
         "groups": kept["worth"],
         "limits": [{**row.model_dump(mode="json"), "binds": binds(row)} for row in record.limits],
         "race": kept["race"],
@@ -48,6 +49,7 @@ def explain_text(record: FitRecord) -> str:
             "saved alone: by this group on the dense model; in the plan: what keeping it whole would cost now;\n"
             "by the device model. Groups share operators, so single savings do not add up."
         )
+    parts += [ranking_text(record.ranking)] if record.ranking is not None else []
     parts += ["\n".join(found) for found in (limit_lines(record.limits), why(record)) if found]
     frozen = {True: [row for row in record.frozen if row.by_check], False: [r for r in record.frozen if not r.by_check]}
     if frozen[True]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeprune.documents import CostRow, Figure, FitRecord, RoundRow
-from edgeprune.report.text import UNKNOWN, interval_text, metric_text, threads_text, time_text
+from edgeprune.report.text import UNKNOWN, interval_text, metric_text, ranking_text, threads_text, time_text
 from edgeprune.units import format_size
 
 Column = tuple[str, str]  # heading, and what it is: the source of every number in the column
@@ -189,6 +189,7 @@ def facts(record: FitRecord) -> Table:
     """What the run was made with."""
     pairs = [("edgeprune", record.edgeprune), ("started", record.created)]
     pairs += [(f"{name} samples", f"{count:,}") for name, count in record.samples.items()]
+    pairs += [] if record.ranking is None else [("channels", ranking_text(record.ranking))]
     pairs += [(f"time: {row.stage}", f"{row.seconds:.1f} s") for row in record.timings]
     pairs += list(record.environment.items())
     return Table((("fact", ""), ("value", "")), tuple((Cell(key), Cell(value)) for key, value in pairs if value))

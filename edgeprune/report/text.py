@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.cost import Source
-from edgeprune.documents import BudgetRow, FitRecord, IntervalNs, MetricRow
+from edgeprune.documents import BudgetRow, FitRecord, IntervalNs, MetricRow, RankingRow
 from edgeprune.units import format_count, format_energy, format_size, format_time
 
 UNKNOWN = "–"
@@ -44,6 +44,18 @@ def evidence(record: FitRecord) -> str:
     threads = "" if record.source is Source.EMULATED else f", {threads_text(record.threads)}"
     parts.append(f"{record.runtime}{threads}")
     return "; ".join(parts)
+
+
+def ranking_text(row: RankingRow) -> str:
+    """By what channels were ranked, and how far two halves of the samples agree."""
+    if row.agreement is None:
+        on = f"on {row.samples} samples" if row.samples else "without data"
+        return f"channels ranked by {row.criterion} {on}"
+    worst = min(row.groups, key=lambda name: row.groups[name])
+    return (
+        f"channels ranked by {row.criterion} on {row.samples} samples; two halves of them agree to "
+        f"{row.agreement:.2f} (Spearman, mean by width; least in {worst}: {row.groups[worst]:.2f})"
+    )
 
 
 def budget_text(budget: BudgetRow) -> str:

@@ -17,6 +17,7 @@ from edgeprune.documents import (
     MetricRow,
     OpRow,
     RaceRow,
+    RankingRow,
     RoundRow,
     Saving,
     TimingRow,
@@ -219,6 +220,7 @@ def made_up_record(**changes: object) -> FitRecord:
             FrozenRow(group="g9", channels=10, layers=("head.fc",), reason="reaches the output"),
             FrozenRow(group="g10", channels=3, layers=("stem.conv",), reason="reaches the input"),
         ),
+        ranking=RankingRow(criterion="logit_taylor", samples=256, agreement=0.934, groups={"g0": 0.97, "g7": 0.71}),
         worth=tuple(
             WorthRow(
                 group=group,

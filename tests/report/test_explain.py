@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from edgeprune.documents import FitRecord, FrozenRow, StageRow
+from edgeprune.documents import FitRecord, FrozenRow, RankingRow, StageRow
 from edgeprune.report.explain import by_reason, explain_text, explanation, groups_table
+from edgeprune.report.text import ranking_text
 from tests.report.made_up import infeasible_record, made_up_record
 
 
@@ -14,6 +15,12 @@ def test_groups_come_in_the_order_of_what_they_bought() -> None:
     assert rows[0][:5] == ["g7", "256 → 72", "28%", "38%", "0.287"]
     assert rows[0][5:] == ["5.52 ms", "0", "161.7 KiB", "3.68 ms", "-64 B", "89.8 KiB"]
     assert [row[0] for row in rows][-1] == "g6" and rows[-1][1] == "128"
+
+
+def test_a_ranking_without_halves_says_what_it_saw() -> None:
+    row = RankingRow(criterion="mine.py:score", samples=64)
+    assert ranking_text(row) == "channels ranked by mine.py:score on 64 samples"
+    assert ranking_text(row.model_copy(update={"samples": 0})) == "channels ranked by mine.py:score without data"
 
 
 def test_without_curves_or_savings_nothing_is_made_up() -> None:
@@ -31,6 +38,10 @@ def test_the_text_says_what_binds_why_the_plan_won_and_what_was_left() -> None:
     assert "size: dense 588.9 KiB, plan 177.0 KiB of 390.6 KiB; does not bind: 0 of 8" in text
     assert "plan curves won the race: accuracy 96.17 % on validation after 40 steps, against uniform 95.61 %" in text
     assert "round 2: accept: all limits hold" in text
+    ranked = (
+        "ranked by logit_taylor on 256 samples; two halves of them agree to 0.93 (Spearman, mean by width; least in"
+    )
+    assert f"{ranked} g7: 0.71)" in text
     assert "left whole by the check:\n  g11: pruned differs from masked" in text
     assert "frozen:\n  reaches the output: g9 (10 channels)" in text
 
@@ -47,6 +58,7 @@ def test_the_document_holds_all_of_it() -> None:
     document = json.loads(json.dumps(explanation(made_up_record())))
     assert document["schema"] == "edgeprune.explain/1" and document["verdict"] == "met"
     assert [row["binds"] for row in document["limits"]] == [True, False]
+    assert document["ranking"]["agreement"] == 0.934 and document["ranking"]["groups"]["g7"] == 0.71
     assert {row["group"] for row in document["groups"]} == {f"g{i}" for i in range(9)}
     assert document["frozen"][0]["reason"] == "reaches the output" and document["left_whole"] == []
 
@@ -57,8 +69,9 @@ def test_a_budget_out_of_reach_names_what_holds_it_up() -> None:
 
 
 def test_records_of_earlier_versions_are_explained_as_far_as_they_go() -> None:
-    record = FitRecord.model_validate_json(made_up_record(worth=(), limits=()).to_json())
-    assert "saved alone" not in explain_text(record) and "won the race" in explain_text(record)
+    record = FitRecord.model_validate_json(made_up_record(worth=(), limits=(), ranking=None).to_json())
+    assert "saved alone" not in explain_text(record) and "ranked by" not in explain_text(record)
+    assert "won the race" in explain_text(record)
 
 
 def test_equal_reasons_come_together_and_long_lists_are_cut() -> None:

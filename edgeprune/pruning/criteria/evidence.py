@@ -78,6 +78,10 @@ class Criterion:
     note: str = ""
     own: bool = False
 
+    def seen(self, evidence: Evidence) -> int:
+        """How many samples it may have looked at; 0 for one that looks at weights only."""
+        return 0 if self.needs == "weights" and not self.own else sum(map(len, evidence.batches))
+
     @property
     def about(self) -> str:
         """The first line of its docstring."""
