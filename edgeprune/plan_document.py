@@ -1,12 +1,15 @@
-"""What `edgeprune fit --budget-only --json` prints: one plan and its predicted cost, units as in `documents`."""
+"""What `fit --budget-only --json` and `prune --json` print: one plan and its predicted cost, units as in
+`documents`.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from edgeprune.documents import BudgetRow, Figure, LimitRow, ViolationRow
+from edgeprune.documents import BudgetRow, Figure, LimitRow, RankingRow, ViolationRow
 from edgeprune.values import Value
 
 
@@ -52,6 +55,30 @@ class BudgetPlan(Value):
     def exit_code(self) -> int:
         """0 feasible, 3 not."""
         return 0 if self.verdict == "feasible" else 3
+
+    def to_json(self) -> str:
+        """The document, with two-space indent and a last newline."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+class PrunedDocument(Value):
+    """A model pruned to a budget without training: the document `edgeprune.pruned/1`."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: Literal["edgeprune.pruned/1"] = Field("edgeprune.pruned/1", alias="schema")
+    budget: BudgetPlan
+    ranking: RankingRow
+    error: float | None = None  # max |pruned - masked| / max |masked|; None where nothing was cut
+    checked_on: int = 0  # samples; 0: seeded noise
+    parameters: tuple[int, int] | None = None  # dense, pruned
+    files: dict[str, Path] = {}
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 pruned, 3 out of reach."""
+        return self.budget.exit_code
 
     def to_json(self) -> str:
         """The document, with two-space indent and a last newline."""

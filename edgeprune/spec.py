@@ -78,6 +78,11 @@ class BudgetSpec(Value):
     max_drop: str | None = None
     require: Literal["measured", "emulated"] | None = None  # what the verdict must rest on at least; None: anything
 
+    @property
+    def limits_cost(self) -> bool:
+        """Whether anything but the metric's drop is limited."""
+        return any(limit is not None for limit in (self.latency, self.ram, self.size, self.macs, self.energy))
+
     def parsed(self) -> Budget:
         """The budget in SI base units.
 
@@ -120,7 +125,7 @@ class FitSpec(Value):
     clip_norm: float = Field(5.0, gt=0)
     patience: int = Field(3, ge=1)  # epochs without a better validation metric before stopping
     distill: bool = True
-    criterion: str = "logit_taylor"
+    criterion: str = "logit_taylor"  # a built-in one (docs/criteria.md), or file.py:name
     importance_samples: int = Field(256, ge=8)
     curves: bool = True  # measure loss curves per group as one of the raced allocations
     curves_limit_s: float = Field(60.0, gt=0)
@@ -293,6 +298,9 @@ def _anchor(tree: dict[str, Any], base: Path) -> None:
         table = tree.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = _anchored(table[key], base, plain=key == "weights")
+    fit = tree.get("fit")
+    if isinstance(fit, dict) and isinstance(fit.get("criterion"), str):
+        fit["criterion"] = _anchored(fit["criterion"], base, plain=False)
     if isinstance(tree.get("task"), str):
         tree["task"] = _anchored(tree["task"], base, plain=False)
     target = tree.get("target")

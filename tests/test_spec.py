@@ -85,11 +85,11 @@ def test_the_resolved_job_file_holds_every_default() -> None:
 def test_the_resolved_job_file_works_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = {"model.entry": "nets.py:make", "data.source": "npz:train.npz", "task": "own.py:task"}
-    spec = load_spec(None, {**given, "target.name": "my-board.toml"})
+    spec = load_spec(None, {**given, "target.name": "my-board.toml", "fit.criterion": "own.py:score"})
     tree = tomllib.loads(resolved_toml(spec))
     assert tree["model"]["entry"] == f"{tmp_path}/nets.py:make"
     assert tree["data"]["source"] == f"npz:{tmp_path}/train.npz"
-    assert tree["task"] == f"{tmp_path}/own.py:task"
+    assert tree["task"] == f"{tmp_path}/own.py:task" and tree["fit"]["criterion"] == f"{tmp_path}/own.py:score"
     assert tree["target"]["name"] == f"{tmp_path}/my-board.toml"
     assert anchored(spec).model.entry == tree["model"]["entry"] and anchored(spec).out == tmp_path / "runs"
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeprune.documents import FitRecord
     from edgeprune.spec import Spec
 
+_Only = tuple[tuple[int, ...] | None, Path | None]
 DEMO = "no --model and no edgeprune.toml: this is the built-in demo, a small network on scenes of handwritten digits"
 
 
@@ -54,6 +55,7 @@ def fit(
     rounds: Annotated[int | None, typer.Option(metavar="N", help="At most so many plans are trained.")] = None,
     seed: options.Seed = None,
     step: options.Step = None,
+    criterion: options.Criterion = None,
     freeze: options.Freeze = None,
     distill: options.Distill = None,
     formats: options.Formats = None,
@@ -72,7 +74,7 @@ def fit(
 
     Without --model and without an edgeprune.toml in this folder it runs the built-in demo.
     """
-    sizes, file = _shape_of(shape, plan, budget_only), plan or (out and out / "plan.json")
+    only = _only(shape, plan or (out and out / "plan.json"), budget_only, plan is not None)
     given = options.overrides(
         settings,
         model_arg,
@@ -98,21 +100,20 @@ def fit(
         fit__rounds=rounds,
         fit__seed=seed,
         fit__step=step,
+        fit__criterion=criterion,
         fit__freeze=tuple(freeze or ()),
         fit__distill=distill,
         fit__formats=tuple(formats or ()),
         out=out,
     )
     if resume is not None:
-        _check_alone(given, config, budget_only)
-        _end(_resume(resume, quiet=quiet, debug=debug), json=json)
-    only = (sizes, file) if budget_only else None
+        _end(_resume(resume, (given, config, budget_only), quiet=quiet, debug=debug), json=json)
     _carry_out(_spec(config, given, budget_only), only, dry_run=dry_run, json=json, quiet=quiet, debug=debug)
 
 
 def _carry_out(
     spec: Spec,
-    only: tuple[tuple[int, ...] | None, Path | None] | None,
+    only: _Only | None,
     *,
     dry_run: bool,
     json: bool,
@@ -146,15 +147,15 @@ def _check_alone(given: dict[str, Any], config: Path | None, budget_only: bool) 
         raise UsageError("a resumed run keeps its own job", where="--resume", hint="give --resume RUN alone")
 
 
-def _shape_of(text: str | None, plan: Path | None, budget_only: bool) -> tuple[int, ...] | None:
-    if not budget_only and (text or plan):
+def _only(text: str | None, plan: Path | None, budget_only: bool, asked: bool) -> _Only | None:
+    """Input sizes and the plan's file of a job without training; `asked` where --plan names the file."""
+    if not budget_only and (text or asked):
         raise UsageError("only a job without training takes --input and --plan", where="fit", hint="add --budget-only")
-    return options.parsed_shape(text)
+    return (options.parsed_shape(text), plan) if budget_only else None
 
 
 def _check_budget(spec: Spec) -> None:
-    budget = spec.budget
-    if all(limit is None for limit in (budget.latency, budget.ram, budget.size, budget.macs, budget.energy)):
+    if not spec.budget.limits_cost:
         raise UsageError(
             "no budget: nothing says how small or fast the model must be",
             where="fit",
@@ -171,7 +172,8 @@ def _fit(spec: Spec, *, quiet: bool, debug: bool) -> FitRecord:
         return pipeline.fit(spec, progress(quiet=quiet))
 
 
-def _resume(path: Path, *, quiet: bool, debug: bool) -> FitRecord:
+def _resume(path: Path, besides: tuple[dict[str, Any], Path | None, bool], *, quiet: bool, debug: bool) -> FitRecord:
+    _check_alone(*besides)
     with only_results_on_stdout(debug=debug), resumable(path.parent):
         from edgeprune import pipeline
 

@@ -27,6 +27,7 @@ from edgeprune.cli import (
     inspect,
     keys,
     profile,
+    prune,
     report,
     sweep,
     targets,
@@ -61,6 +62,7 @@ app = typer.Typer(
 )
 app.command(short_help="Model and budget in, checked artifacts out.")(fit.fit)
 app.command(short_help="Many budgets and targets in, the front of accuracy out.")(sweep.sweep)
+app.command(short_help="Model and limits in, the pruned model out, untrained.")(prune.prune)
 app.command(short_help="What can be pruned, what cannot and why, what it costs.")(inspect.inspect)
 app.command(short_help="What a run pruned, what it was worth, what it bought.")(explain.explain)
 app.command(short_help="A model as it is to ONNX, TFLite, OpenVINO.")(export.export)

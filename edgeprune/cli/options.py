@@ -72,6 +72,12 @@ NoSignature = Annotated[
     bool, typer.Option("--no-signature", help="Take a signed release without a key that checks it.")
 ]
 Untested = Annotated[bool, typer.Option("--untested", help="Go without a self-test where the device can run nothing.")]
+Criterion = Annotated[
+    str | None,
+    typer.Option(
+        "--criterion", metavar="NAME", help="How channels are ranked: prune --list-criteria, or file.py:name."
+    ),
+]
 At = Annotated[
     str | None, typer.Option("--at", metavar="p50|p90|p99", help="Percentile that latency is judged on (p90).")
 ]

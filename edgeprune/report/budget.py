@@ -1,11 +1,11 @@
-"""A budget's plan as text."""
+"""A budget's plan as text, and the model that was pruned by it."""
 
 from __future__ import annotations
 
-from edgeprune.plan_document import BudgetPlan, PlannedCost
+from edgeprune.plan_document import BudgetPlan, PlannedCost, PrunedDocument
 from edgeprune.report.explain import limit_lines
 from edgeprune.report.tables import Cell, Table
-from edgeprune.report.text import UNKNOWN, budget_text, interval_text, threads_text, time_text
+from edgeprune.report.text import UNKNOWN, budget_text, interval_text, ranking_text, threads_text, time_text
 from edgeprune.units import format_count, format_size
 
 
@@ -25,6 +25,21 @@ def budget_plan_text(document: BudgetPlan) -> str:
     if document.notes:
         parts.append("\n".join(document.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def pruned_text(document: PrunedDocument) -> str:
+    """What `edgeprune prune` prints, with a last newline."""
+    lines = [ranking_text(document.ranking)]
+    if document.parameters is not None:
+        before, after = document.parameters
+        on = f"{document.checked_on} samples" if document.checked_on else "seeded noise"
+        lines += [
+            f"parameters: {format_count(before)} → {format_count(after)}",
+            f"exact: pruned equals masked to {document.error:.1e} on {on}; not trained since",
+        ]
+    lines += list(document.notes)
+    lines += [f"{name}: {path}" for name, path in document.files.items()]
+    return budget_plan_text(document.budget) + "\n" + "\n".join(lines) + "\n"
 
 
 def _costs(document: BudgetPlan) -> Table:

@@ -107,6 +107,11 @@ def test_a_dry_run_prints_a_job_file_that_gives_the_same_job(command: Command, j
     assert load_spec(Path("again.toml"), {}) == load_spec(None, {"budget.latency": "20ms", "target.name": "rpi4"})
 
 
+def test_the_criterion_is_a_key_of_the_job(command: Command, jobs: list[Spec]) -> None:
+    assert command("fit", "--macs", "1M", "--criterion", "taylor_per_site").code == 0
+    assert jobs[0].fit.criterion == "taylor_per_site"
+
+
 def test_a_limit_on_flash_is_one_on_size(command: Command, jobs: list[Spec]) -> None:
     assert command("fit", "--flash", "512KiB").code == 0
     assert jobs[0].budget.size == "512KiB"
