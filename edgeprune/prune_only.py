@@ -93,7 +93,8 @@ def write_cut(cut: Cut, folder: Path) -> PrunedDocument:
         return cut.document
     folder.mkdir(parents=True, exist_ok=True)
     weights, plan, whole = folder / "model.safetensors", folder / "plan.json", folder / "pruned.json"
-    files, notes = {"weights": weights, "plan": plan, "document": whole}, ()
+    files = {"weights": weights, "plan": plan, "document": whole}
+    notes: tuple[str, ...] = ()
     try:
         files = {"model": _archive(cut.module, cut.example, folder / "model.pt2"), **files}
     except Exception as err:  # torch.export raises many unrelated types

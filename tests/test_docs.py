@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import edgeprune
 from edgeprune.backends.c.lowering import lowerings
 from edgeprune.backends.c.signatures import SIGNATURES
+from edgeprune.pruning.importance import CRITERIA
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,6 +47,21 @@ def section(page: str, heading: str) -> str:
 def test_the_operators_listed_are_those_that_can_be_written_as_c() -> None:
     listed = section("microcontrollers.md", "What can be written").split("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", listed)) == set(lowerings()) & set(SIGNATURES)
+
+
+def test_the_criteria_listed_are_all_there_are() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*? \| (weights|inputs|targets) \|", section("criteria.md", "All of them"), re.M)
+    assert len(rows) == len(CRITERIA) and dict(rows) == {name: one.needs for name, one in CRITERIA.items()}
+
+
+def test_the_criterion_shown_scores_channels() -> None:
+    (shown,) = re.findall(r"^```python\n(.*?)^```", section("criteria.md", "Your own"), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(shown, "docs/criteria.md", "exec"), names)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3))
+    small = edgeprune.prune(model, torch.zeros(1, 3, 8, 8), keep=0.5, criterion=names["score"])
+    spread = model[0].weight.detach().flatten(1).std(1)
+    assert set(small.plan.keep["0"]) == set(spread.argsort(descending=True)[:4].tolist())
 
 
 def test_the_c_shown_compiles_against_a_library(exported: Callable[..., Any], tmp_path: Path) -> None:
