@@ -200,6 +200,16 @@ class ArtifactRow(Value):
     notes: tuple[str, ...] = ()
 
 
+class QuantizeRow(Value):
+    """One step that was tried so that int8 holds; it builds on the kept ones before it."""
+
+    step: str
+    metrics: dict[str, float]  # of each judged file on validation, by format
+    drop: float  # of the worst file against the float model
+    kept: bool = False
+    in_float: tuple[str, ...] = ()  # weights whose layers were left in float
+
+
 class OpRow(Value):
     """One operator of the deployed file."""
 
@@ -261,6 +271,7 @@ class FitRecord(Value):
     rehearsals: tuple[RoundRow, ...] = ()  # plans whose untrained files were profiled before one was trained, in order
     correction: Correction | None = None  # of the device model, that the plan was solved with
     details: tuple[ArtifactRow, ...] = ()
+    quantization: tuple[QuantizeRow, ...] = ()  # of the chosen round, in the order in which the steps were tried
     ops: tuple[OpRow, ...] = ()
     timings: tuple[TimingRow, ...] = ()
     environment: dict[str, str] = {}

@@ -260,7 +260,7 @@ def _formats(asked: tuple[str, ...], deployed: str) -> tuple[str, ...]:
     for name in (deployed, *asked):
         if reason := backends.get(name).missing():
             raise missing_extra(backends.get(name).EXTRA, f"exporting for {name} ({reason})")
-    chosen = set(asked) or {name for name in _unasked() if not backends.get(name).missing()}
+    chosen = set(asked) or backends.installed()
     return tuple(sorted({deployed, *chosen}))
 
 
@@ -276,9 +276,20 @@ def _not_exported(asked: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def export(
-    job: Job, captured: Captured, key: str, backend: str, precision: Precision, samples: int = COST_SAMPLES
+    job: Job,
+    captured: Captured,
+    key: str,
+    backend: str,
+    precision: Precision,
+    samples: int = COST_SAMPLES,
+    ranges: RangePolicy | None = None,
+    in_float: tuple[str, ...] = (),
 ) -> Artifact:
-    """The artifact in the run folder's `key`; exported unless it is there already."""
+    """The artifact in the run folder's `key`; exported unless it is there already.
+
+    Args:
+        in_float: Paths of weights whose layers stay float.
+    """
     folder = job.run.folder(key)
     if folder is None:
         job.progress.note(f"exporting {key} ({backend}, {precision})")
@@ -292,8 +303,9 @@ def export(
                 work,
                 precision,
                 calibration if precision == "int8" else None,
-                RangePolicy(),
+                ranges or RangePolicy(),
                 job.target,
+                in_float,
             )
             (work / "artifact.json").write_text(
                 artifact.model_copy(update={"path": backends.place(artifact)}).model_dump_json()

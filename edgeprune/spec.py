@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from edgeprune.cost import Budget, Percentile
 from edgeprune.errors import UsageError, did_you_mean
-from edgeprune.units import parse_count, parse_drop, parse_energy, parse_size, parse_time
+from edgeprune.units import Drop, parse_count, parse_drop, parse_energy, parse_size, parse_time
 from edgeprune.values import Value
 
 FILE_NAME = "edgeprune.toml"
@@ -142,6 +142,25 @@ class FitSpec(Value):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where training runs
 
 
+QuantizeStep = Literal["equalise", "ranges", "correct", "train", "mix"]
+
+
+class QuantizeSpec(Value):
+    """What is done so that an int8 file is as good as its float model; the first steps that suffice are taken."""
+
+    max_drop: str = "0.5pp"  # of the file against its float model, on validation
+    steps: tuple[QuantizeStep, ...] = ("equalise", "ranges", "correct", "train", "mix")
+    epochs: int = Field(2, ge=0)  # of training on the int8 grid
+
+    def limit(self) -> Drop:
+        """The largest drop.
+
+        Raises:
+            UsageError: It has no clear unit.
+        """
+        return parse_drop(self.max_drop, "quantize.max_drop")
+
+
 class Spec(Value):
     """One job."""
 
@@ -151,6 +170,7 @@ class Spec(Value):
     target: TargetSpec = TargetSpec()
     budget: BudgetSpec = BudgetSpec()
     fit: FitSpec = FitSpec()
+    quantize: QuantizeSpec = QuantizeSpec()
     out: Path = Path("runs")
 
     @property
@@ -194,7 +214,23 @@ def load_spec(path: Path | None, overrides: Mapping[str, Any], *, needs_data: bo
     if spec.model.entry is None and spec.model.weights is not None:
         raise UsageError("weights without a model", where="--weights", hint="add --model file.py:name")
     spec.budget.parsed()
+    spec.quantize.limit()
     return spec
+
+
+def changed(spec: Spec, overrides: Mapping[str, Any]) -> Spec:
+    """The job with other values at dotted keys; None and nothing are flags not given.
+
+    Raises:
+        UsageError: Unknown key, or a value out of range.
+    """
+    tree = spec.model_dump(mode="json", exclude_none=True)
+    for key, value in overrides.items():
+        if value not in (None, {}):
+            _put(tree, key, value)
+    found = _validated(tree, "command line")
+    found.quantize.limit()
+    return found
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -17,8 +17,10 @@ from edgeprune.backends import Artifact
 from edgeprune.cost import Measurement
 from edgeprune.decide import Rehearse
 from edgeprune.device.fusion import fuse
+from edgeprune.documents import QuantizeRow
 from edgeprune.errors import QualityError
 from edgeprune.evidence import first
+from edgeprune.int8 import Held, held_in_int8, int8_file
 from edgeprune.job import Job, evidence, export, fp32_cost, inputs, profiled
 from edgeprune.pruning.allocation import (
     Allocation,
@@ -131,6 +133,7 @@ class Tuned(Value):
     epochs: int
     fp32: Measurement
     exported: dict[str, Exported]  # by backend
+    quantization: tuple[QuantizeRow, ...] = ()  # what was tried so that int8 holds
 
 
 def evaluated(job: Job) -> Evaluated:
@@ -370,12 +373,13 @@ def finish(job: Job, number: int, plan: Plan) -> Tuned:
     progress.note("evaluating the pruned model")
     validation = evaluate(tuned.module, data.validation, task, device=job.device)
     test = evaluate(tuned.module, data.test, task, device=job.device)
+    held = held_in_int8(job, number, tuned, validation[task.primary])
     exported = {}
     for name in job.formats:
-        artifact = export(job, tuned, f"round-{number}-{name}", name, "int8", job.run.spec.fit.calibration_samples)
-        exported[name] = _exported(job, tuned, artifact, macs_of(job, plan))
+        exported[name] = _exported(job, tuned, held, int8_file(job, number, held, name), macs_of(job, plan))
     fp32 = fp32_cost(job, tuned, f"round-{number}-fp32")
-    return Tuned(validation=validation, test=test, epochs=epochs, fp32=fp32, exported=exported)
+    rows = held.climbed.rows
+    return Tuned(validation=validation, test=test, epochs=epochs, fp32=fp32, exported=exported, quantization=rows)
 
 
 def publish(job: Job, tuned: Tuned) -> Tuned:
@@ -400,17 +404,17 @@ def publish(job: Job, tuned: Tuned) -> Tuned:
     return tuned.model_copy(update={"exported": moved})
 
 
-def _exported(job: Job, tuned: Captured, artifact: Artifact, macs: int | None) -> Exported:
+def _exported(job: Job, tuned: Captured, held: Held, artifact: Artifact, macs: int | None) -> Exported:
     """Gates, cost and accuracy of one file, in its own runtime."""
-    data, task, progress = job.workload.data, job.workload.task, job.progress
+    data, task, progress, prepared = job.workload.data, job.workload.task, job.progress, held.climbed.prepared
     samples = inputs(job, _GATE_SAMPLES, validation=True).cpu()
+    module = tuned.module.eval() if prepared.same else prepared.captured.module.to(job.device).eval()
     with torch.no_grad():
-        reference = tuned.module.eval()(samples.to(job.device)).float().cpu().numpy()
+        reference = module(samples.to(job.device)).float().cpu().numpy()
     progress.note(f"checking {artifact.path.name}")
-    gates = check(artifact, reference, samples.numpy())
+    gates = check(artifact, reference, samples.numpy(), float_macs=prepared.float_macs)
     session = backends.get(artifact.backend).load(artifact.path, threads=1)
-    decides = artifact.backend == job.deployed
-    validation = evaluate_session(session, data.validation, task, progress=progress) if decides else {}
+    validation = held.validation if artifact.backend == job.deployed else {}
     test = evaluate_session(session, data.test, task, progress=progress)
     runtimes = [name for name, offered in job.target.runtimes.items() if offered.backend == artifact.backend]
     runtime = job.runtime if artifact.backend == job.deployed else next(iter(runtimes), None)

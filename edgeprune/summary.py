@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import edgeprune
+from edgeprune.backends import format_of
 from edgeprune.cost import Cost, Measurement, Violation
 from edgeprune.device.energy import energy_text
 from edgeprune.device.fusion import fuse
@@ -95,10 +96,10 @@ def summarize(
         higher_is_better=task.higher_is_better,
         dense=dense.test[task.primary],
         pruned=tuned.test[task.primary],
-        artifacts={_format(name): found.test[task.primary] for name, found in tuned.exported.items()},
+        artifacts={format_of(name): found.test[task.primary] for name, found in tuned.exported.items()},
         validation_dense=dense.validation[task.primary],
         validation_pruned=tuned.validation[task.primary],
-        validation_artifacts={_format(job.deployed): deployed.validation[task.primary]},
+        validation_artifacts={format_of(job.deployed): deployed.validation[task.primary]},
         drop=drop,
     )
     return _record(job, "missed" if violations else "met", deployed.measurement).model_copy(
@@ -109,15 +110,16 @@ def summarize(
             "stages": _stage_rows(job),
             "rehearsals": tuple(_row_of(job, entry, entry.rehearsal) for entry in history),
             "correction": played.planned.aim.correction,
-            "artifacts": {_format(name): found.artifact.path for name, found in tuned.exported.items()},
+            "artifacts": {format_of(name): found.artifact.path for name, found in tuned.exported.items()},
             "costs": _cost_rows(job, dense, played.planned.plan, tuned),
             "layers": keep_rows(job.groups, played.planned.plan),
             "worth": worth_rows(job, found, played.planned.plan, played.planned.aim),
             "limits": limit_rows(costing, bounds(job, played.planned.aim), job.levels, played.planned.plan),
             "race": tuple(_race_row(entry, entry is race.plans[0]) for entry in race.plans),
+            "quantization": tuned.quantization,
             "details": tuple(
                 ArtifactRow(
-                    name=_format(name),
+                    name=format_of(name),
                     path=found.artifact.path,
                     precision=found.gates.precision,
                     size_bytes=stored_bytes(found),
@@ -308,14 +310,14 @@ def _cost_rows(job: Job, dense: Dense, plan: Plan, tuned: Tuned) -> tuple[CostRo
     task, graph = job.workload.task, job.groups.graph
     small = apply(plan, job.groups)
     macs, small_macs = _macs(graph), _macs(small)
-    dense_int8 = f"dense {_format(job.deployed)} int8"
+    dense_int8 = f"dense {format_of(job.deployed)} int8"
     rows = [
         _row("dense fp32", "dense", dense.fp32, dense.test[task.primary], graph, macs, dense.fp32.cost),
         _row(dense_int8, "dense", dense.measurement, None, graph, macs, dense.measurement.cost),
         _row("pruned fp32", "pruned", tuned.fp32, tuned.test[task.primary], small, small_macs, tuned.fp32.cost),
     ]
     for name, found in tuned.exported.items():
-        label = f"{_format(name)} int8"
+        label = f"{format_of(name)} int8"
         cost = None if found.measurement is None else found.measurement.cost
         row = _row(label, "artifact", found.measurement, found.test[task.primary], small, small_macs, cost)
         rows.append(row.model_copy(update={"size_bytes": stored_bytes(found), "deployed": name == job.deployed}))
@@ -375,11 +377,3 @@ def frozen_rows(job: Job) -> tuple[FrozenRow, ...]:
         )
         for entry in job.groups.frozen
     )
-
-
-_FORMATS = {"onnxruntime": "onnx"}
-
-
-def _format(backend: str) -> str:
-    """The name of a backend's file format, as the record spells it."""
-    return _FORMATS.get(backend, backend)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -95,6 +95,8 @@ class Backend(Protocol):
         SUFFIXES: Endings of the files it runs.
         RUNTIME: The runtime's name as targets spell it.
         PRECISIONS: What it exports in.
+        WEIGHT_LIMIT: Largest magnitude of an int8 weight that it writes.
+        FLOAT_LAYERS: Why no layer of an int8 file can be left in float; empty where it can.
         ON_REQUEST: Whether a model is exported for it only where it is asked for or deployed to.
     """
 
@@ -103,6 +105,8 @@ class Backend(Protocol):
     SUFFIXES: tuple[str, ...]
     RUNTIME: str
     PRECISIONS: tuple[Precision, ...]
+    WEIGHT_LIMIT: int
+    FLOAT_LAYERS: str
     ON_REQUEST: bool
 
     def missing(self) -> str:
@@ -118,10 +122,12 @@ class Backend(Protocol):
         calibration: Array | None,
         ranges: RangePolicy | None,
         target: Target | None = None,
+        in_float: Collection[str] = (),
     ) -> Artifact:
         """Write the artifact into `folder`. Calibration samples (n, ...) and a range policy are needed for int8.
 
-        `target` decides where the format has a choice, such as which kernels a C library holds.
+        `target` decides where the format has a choice, such as which kernels a C library holds. `in_float` are the
+        dotted paths of the weights in the model whose layers stay float in an int8 file.
         """
         ...
 
@@ -173,6 +179,16 @@ def get(name: str) -> Backend:
     if name not in names():
         raise UsageError(f"unknown backend {name!r}", hint=did_you_mean(name, names()))
     return cast(Backend, importlib.import_module(f"{__name__}.{name}"))
+
+
+def installed() -> tuple[str, ...]:
+    """Names of the backends that can run files here and need no asking."""
+    return tuple(name for name in names() if not get(name).ON_REQUEST and not get(name).missing())
+
+
+def format_of(name: str) -> str:
+    """The name of a backend's file format, as users and records spell it."""
+    return {"onnxruntime": "onnx"}.get(name, name)
 
 
 def writers() -> dict[str, Writer]:

@@ -10,7 +10,7 @@ import typer
 
 from edgeprune.cli import options
 from edgeprune.cli.terminal import only_results_on_stdout, progress, table
-from edgeprune.errors import UsageError, did_you_mean
+from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeprune.backends import Artifact
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from edgeprune.spec import Spec
 
 CHECKED_SAMPLES = 64  # compared with torch, from the validation set
-BACKEND_OF = {"onnx": "onnxruntime", "tflite": "tflite", "openvino": "openvino", "c": "c"}
 
 
 def export(
@@ -44,14 +43,12 @@ def export(
 
     if precision not in ("int8", "fp32"):
         raise UsageError(f"unknown precision {precision!r}", where="--precision", hint="int8 or fp32")
-    for name in formats or []:
-        if name not in BACKEND_OF:
-            raise UsageError(f"unknown format {name!r}", where="--format", hint=did_you_mean(name, BACKEND_OF))
+    backends = options.backends_of(formats)
     flags = {"model__entry": model, "model__weights": weights, "data__source": data, "task": task}
     spec = load_spec(config, options.overrides(settings, model_arg, **flags))
     with only_results_on_stdout(debug=debug):
         kind: Literal["int8", "fp32"] = "int8" if precision == "int8" else "fp32"
-        written = _exported(spec, tuple(formats or ()), kind, out, progress(quiet=quiet))
+        written = _exported(spec, backends, kind, out, progress(quiet=quiet))
     if json:
         rows: Any = {
             name: {**artifact.model_dump(mode="json"), "gates": gates.model_dump(mode="json")}
@@ -76,7 +73,7 @@ def export(
 
 
 def _exported(
-    spec: Spec, formats: tuple[str, ...], precision: Literal["int8", "fp32"], out: Path, report: Progress
+    spec: Spec, wanted: tuple[str, ...], precision: Literal["int8", "fp32"], out: Path, report: Progress
 ) -> dict[str, tuple[Artifact, GateReport]]:
     import numpy as np
     import torch
@@ -87,8 +84,7 @@ def _exported(
     from edgeprune.quantization.ranges import RangePolicy
     from edgeprune.workload.load import load_workload
 
-    unasked = {name: backends.get(backend) for name, backend in BACKEND_OF.items()}
-    wanted = formats or tuple(name for name, b in unasked.items() if not b.ON_REQUEST and not b.missing())
+    wanted = wanted or backends.installed()
     workload = load_workload(spec)
     captured = trace(workload.model, workload.example)
     data, unseen = workload.data.calibration, workload.data.validation
@@ -98,10 +94,10 @@ def _exported(
         reference = captured.module(torch.from_numpy(samples)).numpy()
     written = {}
     for name in report.track(wanted, "export"):
-        folder = out / name
+        folder = out / backends.format_of(name)
         folder.mkdir(parents=True, exist_ok=True)
-        backend, example = backends.get(BACKEND_OF[name]), workload.example.numpy()
+        backend, example = backends.get(name), workload.example.numpy()
         policy = RangePolicy() if precision == "int8" else None
         artifact = backend.export(captured.module, example, folder, precision, calibration, policy)
-        written[name] = artifact, check(artifact, reference, samples)
+        written[folder.name] = artifact, check(artifact, reference, samples)
     return written

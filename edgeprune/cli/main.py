@@ -28,6 +28,7 @@ from edgeprune.cli import (
     keys,
     profile,
     prune,
+    quantize,
     report,
     sweep,
     targets,
@@ -66,6 +67,7 @@ app.command(short_help="Model and limits in, the pruned model out, untrained.")(
 app.command(short_help="What can be pruned, what cannot and why, what it costs.")(inspect.inspect)
 app.command(short_help="What a run pruned, what it was worth, what it bought.")(explain.explain)
 app.command(short_help="A model as it is to ONNX, TFLite, OpenVINO.")(export.export)
+app.command(short_help="Int8 files that lose no more than is allowed.")(quantize.quantize)
 app.command(short_help="What one model file costs on one target.")(profile.profile)
 app.command(short_help="A run's model onto a device, tested there, with a way back.")(deploy.deploy)
 app.command(short_help="A run's C library onto a microcontroller, tested there.")(flash.flash)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeprune.errors import UsageError
+from edgeprune.errors import UsageError, did_you_mean
 
 Model = Annotated[
     str | None, typer.Option("--model", metavar="ENTRY", help="file.py:name, timm:NAME, torchvision:NAME or net.pt2.")
@@ -138,6 +138,21 @@ def parsed_shape(text: str | None) -> tuple[int, ...] | None:
             f"cannot read the shape {text!r}", where="--input", hint="write it like 1x3x32x32, batch first"
         )
     return tuple(int(size) for size in text.split("x"))
+
+
+def backends_of(formats: list[str] | None) -> tuple[str, ...]:
+    """The backends of formats as users spell them.
+
+    Raises:
+        UsageError: An unknown format.
+    """
+    from edgeprune import backends
+
+    known = {backends.format_of(name): name for name in backends.names()}
+    for name in formats or []:
+        if name not in known:
+            raise UsageError(f"unknown format {name!r}", where="--format", hint=did_you_mean(name, known))
+    return tuple(known[name] for name in formats or [])
 
 
 def one_size(size: str | None, flash: str | None) -> str | None:

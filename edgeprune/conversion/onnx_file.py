@@ -9,14 +9,14 @@ file gives the same answers wherever it goes.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.conversion.chatter import quiet
-from edgeprune.conversion.torch_graph import prepare
+from edgeprune.conversion.torch_graph import names_holding, prepare
 from edgeprune.quantization.ranges import Range, RangePolicy, observe
 
 if TYPE_CHECKING:
@@ -71,14 +71,17 @@ def _pool_instead_of_mean(model: onnx.ModelProto) -> None:
             del node.attribute[:]
 
 
-def write_int8(float_path: Path, path: Path, calibration: Array, policy: RangePolicy) -> None:
+def write_int8(
+    float_path: Path, path: Path, calibration: Array, policy: RangePolicy, in_float: Collection[Array] = ()
+) -> None:
     """Write the int8 QDQ file of a float ONNX file.
 
     Args:
         calibration: Samples (n, ...) float32 as the model takes them.
+        in_float: Weights of layers that stay float, with their activation.
 
     Raises:
-        UnsupportedError: The quantiser cannot handle the graph.
+        UnsupportedError: The quantiser cannot handle the graph, or it has no such weight.
         UsageError: No calibration samples.
     """
     import onnx
@@ -92,6 +95,7 @@ def write_int8(float_path: Path, path: Path, calibration: Array, policy: RangePo
         ready = Path(folder) / "preprocessed.onnx"
         quant_pre_process(str(float_path), str(ready), skip_symbolic_shape=True)
         graph = onnx.load(ready)
+        in_float_nodes = _set_apart(graph, in_float)
         ranges = tensor_ranges(graph, calibration, policy)
         data = {
             name: TensorData(lowest=np.float32(lo).reshape(()), highest=np.float32(hi).reshape(()))
@@ -105,12 +109,35 @@ def write_int8(float_path: Path, path: Path, calibration: Array, policy: RangePo
             activation_qType=QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, data),
             nodes_to_quantize=[],
-            nodes_to_exclude=[],
+            nodes_to_exclude=in_float_nodes,
             op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
             extra_options={},
         )
         quantizer.quantize_model()
         onnx.save(quantizer.model.model, path)
+
+
+def _set_apart(model: onnx.ModelProto, weights: Collection[Array]) -> list[str]:
+    """Names of the nodes to leave in float: those that read these weights, and a clipped-linear activation behind.
+
+    ONNX Runtime rounds the float weights of a layer that stands between two quantised tensors. A sum of one term
+    before it, which no optimiser takes out and which costs a copy, keeps the layer as it is. Edits the graph.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    holding = names_holding(weights, {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer})
+    chosen: list[str] = []
+    for at, node in reversed(list(enumerate(graph.node))):
+        if not holding & set(node.input):
+            continue
+        clips = [user for user in graph.node if user.op_type in ("Relu", "Clip") and user.input[0] in node.output]
+        alone = f"{node.name}_in_float"
+        place = next(i for i, name in enumerate(node.input) if name not in holding)
+        before, node.input[place] = node.input[place], alone
+        graph.node.insert(at, helper.make_node("Sum", [before], [alone], name=alone))
+        chosen += [node.name, alone, *(clip.name for clip in clips)]
+    return chosen
 
 
 def tensor_ranges(graph: onnx.ModelProto, calibration: Array, policy: RangePolicy) -> dict[str, Range]:

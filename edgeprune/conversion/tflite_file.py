@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.conversion.chatter import quiet
-from edgeprune.conversion.torch_graph import flatten_channel_last, prepare
+from edgeprune.conversion.torch_graph import flatten_channel_last, names_holding, prepare
 from edgeprune.errors import missing_extra
 from edgeprune.quantization.ranges import Range, RangePolicy, observe
 
@@ -48,20 +49,23 @@ def write_float(model: torch.nn.Module, example: Array, path: Path) -> None:
         litert_torch.convert(module, (sample,)).export(str(path))
 
 
-def write_int8(float_path: Path, path: Path, calibration: Array, policy: RangePolicy) -> None:
+def write_int8(
+    float_path: Path, path: Path, calibration: Array, policy: RangePolicy, in_float: Collection[Array] = ()
+) -> None:
     """Write the full-integer file of a float .tflite file, with our ranges.
 
     Args:
         calibration: Samples (n, ...) float32 as the torch model takes them.
+        in_float: Weights of layers that stay float, with their activation.
 
     Raises:
         MissingExtraError: The quantiser is not installed.
-        UnsupportedError: The quantiser cannot handle the graph.
+        UnsupportedError: The quantiser cannot handle the graph, or it has no such weight.
         UsageError: No calibration samples.
     """
     with quiet("quantising the TFLite graph"):
         try:
-            from ai_edge_quantizer import quantizer, recipe
+            from ai_edge_quantizer import qtyping, quantizer, recipe
         except ImportError as error:
             raise missing_extra("tflite", "quantising for TFLite") from error
         ranges, ranks = tensor_ranges(float_path, calibration, policy)
@@ -74,7 +78,33 @@ def write_int8(float_path: Path, path: Path, calibration: Array, policy: RangePo
         }
         tool = quantizer.Quantizer(str(float_path))
         tool.load_quantization_recipe(recipe.static_wi8_ai8())
+        for name in _results_of(float_path, in_float):
+            tool.update_quantization_recipe(
+                f"^{re.escape(name)}(;|$)", qtyping.TFLOperationName.ALL_SUPPORTED, None, "no_quantize"
+            )
         path.write_bytes(bytes(tool.quantize(values).quantized_model))
+
+
+def _results_of(float_path: Path, weights: Collection[Array]) -> list[str]:
+    """Names of the tensors that the operators with these weights write: what the quantiser knows operators by."""
+    if not weights:
+        return []
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(str(float_path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    interpreter.allocate_tensors()
+    operators = interpreter._get_ops_details()
+    details = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    written = {int(index) for op in operators for index in op["outputs"]}
+    read = {int(index) for op in operators for index in op["inputs"] if int(index) >= 0} - written
+    read -= {int(tensor["index"]) for tensor in interpreter.get_input_details()}
+    constants = {str(details[index]["name"]): interpreter.get_tensor(index) for index in read}
+    holding = names_holding(weights, constants)
+    return [
+        str(details[int(op["outputs"][0])]["name"])
+        for op in operators
+        if any(int(index) in read and str(details[int(index)]["name"]) in holding for index in op["inputs"])
+    ]
 
 
 def tensor_ranges(float_path: Path, calibration: Array, policy: RangePolicy) -> tuple[dict[str, Range], dict[str, int]]:

@@ -7,12 +7,13 @@ change of layout, miscompile inference-mode dropout, and leave a transpose where
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.conversion.chatter import quiet
+from edgeprune.errors import UnsupportedError
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +84,36 @@ def _pool_instead_of_mean(graph_module: GraphModule, node: Node) -> None:
     new.meta.setdefault("val", node.meta["val"])
     node.replace_all_uses_with(new)
     graph_module.graph.erase_node(node)
+
+
+def weights_of(model: torch.nn.Module, paths: Collection[str]) -> tuple[Array, ...]:
+    """The weights at these dotted paths: what a converter knows a layer by, whatever it calls it."""
+    return tuple(model.get_parameter(path).detach().cpu().numpy() for path in paths)
+
+
+def names_holding(weights: Collection[Array], constants: Mapping[str, Array]) -> frozenset[str]:
+    """The constants of a converted file that hold one of these weights, in any order of their elements.
+
+    Raises:
+        UnsupportedError: A weight is in none.
+    """
+    found: set[str] = set()
+    for weight in weights:
+        wanted = np.sort(weight, axis=None)
+        same = {name for name, value in constants.items() if _same(wanted, value)}
+        if not same:
+            raise UnsupportedError(
+                f"the converted file holds no weight like the one of shape {weight.shape} that shall stay float",
+                hint="leave that layer in int8",
+            )
+        found |= same
+    return frozenset(found)
+
+
+def _same(wanted: Array, value: Array) -> bool:
+    if value.size != wanted.size or value.dtype.kind != "f":
+        return False
+    return np.allclose(np.sort(value, axis=None), wanted, rtol=1e-5, atol=1e-7 * float(np.abs(wanted).max()))
 
 
 def flatten_channel_last(graph_module: GraphModule) -> GraphModule:

@@ -61,6 +61,7 @@ def check(
     *,
     snr_floor_db: float | None = None,
     allow: Collection[str] | None = None,
+    float_macs: int = 0,
 ) -> GateReport:
     """Pass the artifact through all gates.
 
@@ -70,6 +71,7 @@ def check(
         snr_floor_db: Least signal-to-noise ratio in dB; 10 for int8, 60 for fp32 when None.
         allow: Operators (`TYPE` or `TYPE name`) that may stay in float or change the layout; None allows any without
             weights, and the report names them.
+        float_macs: Multiply-accumulates of layers that were left in float on purpose.
 
     Raises:
         QualityError: A gate is not passed; the message names the gate and the operator.
@@ -79,7 +81,7 @@ def check(
     backend = backends.get(artifact.backend)
     inspection = backend.inspect(artifact.path)
     _check_ends(artifact, inspection)
-    exceptions = _check_arithmetic(artifact, inspection, allow)
+    exceptions = _check_arithmetic(artifact, inspection, allow, float_macs)
     _check_faults(artifact, inspection)
     session = backend.load(artifact.path)
     if session.precision != artifact.precision:
@@ -131,12 +133,14 @@ def _check_ends(artifact: Artifact, inspection: Inspection) -> None:
                 _fail(artifact, "ends", f"an {end} is {number}, expected {' or '.join(sorted(expected))}")
 
 
-def _check_arithmetic(artifact: Artifact, inspection: Inspection, allow: Collection[str] | None) -> tuple[str, ...]:
+def _check_arithmetic(
+    artifact: Artifact, inspection: Inspection, allow: Collection[str] | None, float_macs: int
+) -> tuple[str, ...]:
     """The operators to name. A layer with weights in float is never allowed silently in an int8 file."""
     found = inspection.layout_ops
     if artifact.precision == "int8":
         found = (*inspection.float_ops, *inspection.layout_ops)
-        if allow is None and inspection.float_macs:
+        if allow is None and inspection.float_macs > float_macs:
             heavy = ", ".join(inspection.float_ops) or "unnamed layers"
             total = inspection.integer_macs + inspection.float_macs
             _fail(

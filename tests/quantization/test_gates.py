@@ -71,6 +71,13 @@ def test_layers_left_in_float_fail_and_are_named(judge: Any) -> None:
     assert judge(left, allow=["CONV_2D"]).exceptions == ("CONV_2D stem",)
 
 
+def test_layers_left_in_float_on_purpose_pass_and_are_named(judge: Any) -> None:
+    left = GOOD.model_copy(update={"float_macs": 10, "float_ops": ("CONV_2D stem",)})
+    assert judge(left, float_macs=10).exceptions == ("CONV_2D stem",)
+    with pytest.raises(QualityError, match="gate 'arithmetic': 10 of 1,010"):
+        judge(left, float_macs=9)
+
+
 def test_other_float_and_layout_operators_are_named_or_refused(judge: Any) -> None:
     odd = GOOD.model_copy(update={"float_ops": ("GELU act",), "layout_ops": ("TRANSPOSE t",)})
     assert judge(odd).exceptions == ("GELU act", "TRANSPOSE t")

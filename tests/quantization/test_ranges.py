@@ -1,11 +1,13 @@
+from typing import Literal
+
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeprune.errors import QualityError, UsageError
-from edgeprune.quantization.ranges import RangePolicy, observe, value_range
+from edgeprune.quantization.ranges import RangePolicy, observe, rounded, value_range
 
 VALUES = arrays(np.float32, st.integers(1, 200), elements=st.floats(-1e4, 1e4, width=32))
 
@@ -56,3 +58,23 @@ def test_no_samples_are_refused() -> None:
 def test_a_percentile_outside_its_range_is_refused(percentile: float) -> None:
     with pytest.raises(UsageError, match="outside"):
         value_range(np.ones(3, np.float32), RangePolicy(method="percentile", percentile=percentile))
+
+
+@settings(max_examples=40)
+@given(values=VALUES)
+def test_the_range_of_least_error_is_never_worse_than_minmax(values: np.ndarray) -> None:
+    exact = values.astype(np.float64)
+
+    def error(method: Literal["minmax", "mse"]) -> float:
+        return float(np.mean(np.square(exact - rounded(exact, value_range(values, RangePolicy(method=method))))))
+
+    assert error("mse") <= error("minmax") * (1 + 1e-9) + 1e-12
+
+
+def test_a_lone_outlier_is_cut_where_that_makes_the_error_less() -> None:
+    values = np.append(np.random.default_rng(0).standard_normal(100_000), 60.0)
+    lo, hi = value_range(values, RangePolicy(method="mse"))
+    kept, cut = (np.mean(np.square(values - rounded(values, (values.min(), end)))) for end in (60.0, hi))
+    assert hi < 55 and lo < -3 and cut < 0.98 * kept
+    even = np.random.default_rng(0).uniform(-1, 1, 100_000)
+    assert value_range(even, RangePolicy(method="mse")) == value_range(even, RangePolicy())

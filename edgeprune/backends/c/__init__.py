@@ -6,6 +6,7 @@ it. `edgeprune.backends.c.schedule` plans steps and arena, `library` writes the 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +33,8 @@ EXTRA = "mcu"
 SUFFIXES: tuple[str, ...] = (".c.json",)
 RUNTIME = "edgeprune-c"
 PRECISIONS: tuple[Precision, ...] = ("int8",)
+WEIGHT_LIMIT = 127
+FLOAT_LAYERS = "a C library computes in integers only"
 ON_REQUEST = True
 
 VECTORS = 4  # that a library tests itself with
@@ -55,6 +58,7 @@ def export(
     calibration: Array | None = None,
     ranges: RangePolicy | None = None,
     target: Target | None = None,
+    in_float: Collection[str] = (),
 ) -> Artifact:
     """Write `model.tflite` and, from it, the library `model/`.
 
@@ -63,14 +67,20 @@ def export(
         calibration: Samples (n, ...) float32; the first ones are among the library's own vectors.
         ranges: Minimum and maximum when None.
         target: Decides the kernels, as in `convert`.
+        in_float: Nothing: there is no float here.
 
     Raises:
         MissingExtraError: The converter is not installed.
-        UnsupportedError: The model cannot be converted, an operator cannot be written as C, or the precision is fp32.
+        UnsupportedError: The model cannot be converted, an operator cannot be written as C, the precision is fp32, or
+            layers are to stay float.
         UsageError: Int8 without calibration samples.
     """
     if precision != "int8":
         raise UnsupportedError("C libraries compute in int8", hint="export in int8, or to another format")
+    if in_float:
+        raise UnsupportedError(
+            f"{FLOAT_LAYERS}, and {', '.join(in_float)} shall stay float", hint="leave no layer in float"
+        )
     written = backends.get("tflite").export(model, example, folder, precision, calibration, ranges)
     report = convert(written.path, folder / "model", "model", target)
     return backends.describe(NAME, report, precision, float_ops=written.float_ops)

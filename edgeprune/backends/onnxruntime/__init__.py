@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ EXTRA = ""
 SUFFIXES: tuple[str, ...] = (".onnx",)
 RUNTIME = "onnxruntime"
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
+WEIGHT_LIMIT = 64  # seven bits and a sign, see `conversion.onnx_file`
+FLOAT_LAYERS = ""
 ON_REQUEST = False
 
 
@@ -43,6 +46,7 @@ def export(
     calibration: Array | None = None,
     ranges: RangePolicy | None = None,
     target: Target | None = None,
+    in_float: Collection[str] = (),
 ) -> Artifact:
     """Write `model_fp32.onnx`, and for int8 `model.onnx` beside it.
 
@@ -50,12 +54,14 @@ def export(
         example: One input (1, ...) float32.
         calibration: Samples (n, ...) float32, needed for int8.
         ranges: Minimum and maximum when None.
+        in_float: Paths of weights in the model whose layers stay float in an int8 file.
 
     Raises:
-        UnsupportedError: The model cannot be converted.
+        UnsupportedError: The model cannot be converted, or holds no layer that is to stay float.
         UsageError: Int8 without calibration samples.
     """
     from edgeprune.conversion import onnx_file
+    from edgeprune.conversion.torch_graph import weights_of
     from edgeprune.quantization.ranges import RangePolicy
 
     float_path = folder / "model_fp32.onnx"
@@ -65,8 +71,9 @@ def export(
     if precision == "fp32":
         return describe(NAME, float_path, precision)
     assert calibration is not None
+    kept = weights_of(model, in_float)
     path = folder / "model.onnx"
-    onnx_file.write_int8(float_path, path, calibration, ranges or RangePolicy())
+    onnx_file.write_int8(float_path, path, calibration, ranges or RangePolicy(), kept)
     return describe(NAME, path, precision, float_ops=inspect(path).float_ops)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ EXTRA = "openvino"
 SUFFIXES: tuple[str, ...] = (".xml",)
 RUNTIME = "openvino"
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
+WEIGHT_LIMIT = 64  # seven bits and a sign, see `conversion.onnx_file`
+FLOAT_LAYERS = ""
 ON_REQUEST = False
 
 PRECISION_HINT = "f32"
@@ -49,6 +52,7 @@ def export(
     calibration: Array | None = None,
     ranges: RangePolicy | None = None,
     target: Target | None = None,
+    in_float: Collection[str] = (),
 ) -> Artifact:
     """Write `model_fp32.xml` or, for int8, `model.xml`, with the .bin beside it.
 
@@ -56,13 +60,15 @@ def export(
         example: One input (1, ...) float32.
         calibration: Samples (n, ...) float32, needed for int8.
         ranges: Minimum and maximum when None.
+        in_float: Paths of weights in the model whose layers stay float in an int8 file.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-        UnsupportedError: The model cannot be converted.
+        UnsupportedError: The model cannot be converted, or holds no layer that is to stay float.
         UsageError: Int8 without calibration samples.
     """
     from edgeprune.conversion import onnx_file
+    from edgeprune.conversion.torch_graph import weights_of
     from edgeprune.quantization.ranges import RangePolicy
 
     openvino = _runtime()
@@ -74,7 +80,8 @@ def export(
         onnx_file.write_float(model, example, source)
         if precision == "int8":
             assert calibration is not None
-            onnx_file.write_int8(source, Path(scratch) / "int8.onnx", calibration, ranges or RangePolicy())
+            kept = weights_of(model, in_float)
+            onnx_file.write_int8(source, Path(scratch) / "int8.onnx", calibration, ranges or RangePolicy(), kept)
             source = Path(scratch) / "int8.onnx"
         with quiet("converting to OpenVINO"):
             openvino.save_model(openvino.convert_model(str(source)), str(path), compress_to_fp16=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ EXTRA = "tflite"
 SUFFIXES: tuple[str, ...] = (".tflite",)
 RUNTIME = "tflite"
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
+WEIGHT_LIMIT = 127
+FLOAT_LAYERS = ""
 ON_REQUEST = False
 
 
@@ -40,6 +43,7 @@ def export(
     calibration: Array | None = None,
     ranges: RangePolicy | None = None,
     target: Target | None = None,
+    in_float: Collection[str] = (),
 ) -> Artifact:
     """Write `model_fp32.tflite`, and for int8 `model.tflite` beside it.
 
@@ -47,13 +51,15 @@ def export(
         example: One input (1, ...) float32; four axes are an image, NCHW.
         calibration: Samples (n, ...) float32, needed for int8.
         ranges: Minimum and maximum when None.
+        in_float: Paths of weights in the model whose layers stay float in an int8 file.
 
     Raises:
         MissingExtraError: The converter is not installed.
-        UnsupportedError: The model cannot be converted.
+        UnsupportedError: The model cannot be converted, or holds no layer that is to stay float.
         UsageError: Int8 without calibration samples.
     """
     from edgeprune.conversion import tflite_file
+    from edgeprune.conversion.torch_graph import weights_of
     from edgeprune.quantization.ranges import RangePolicy
 
     float_path = folder / "model_fp32.tflite"
@@ -63,8 +69,9 @@ def export(
     if precision == "fp32":
         return describe(NAME, float_path, precision)
     assert calibration is not None
+    kept = weights_of(model, in_float)
     path = folder / "model.tflite"
-    tflite_file.write_int8(float_path, path, calibration, ranges or RangePolicy())
+    tflite_file.write_int8(float_path, path, calibration, ranges or RangePolicy(), kept)
     return describe(NAME, path, precision, float_ops=inspect(path).float_ops)
 
 
