@@ -21,6 +21,7 @@ PACKAGE = ROOT / "edgeprune"
 
 LEVELS = {
     "edgeprune": 0,  # the package itself: its version, and names loaded when asked for
+    "edgeprune.against_document": 0,
     "edgeprune.children": 0,
     "edgeprune.cost": 0,
     "edgeprune.data_files": 0,
@@ -87,6 +88,7 @@ LEVELS = {
     "edgeprune.budget_only": 6,
     "edgeprune.evidence": 6,
     "edgeprune.int8": 6,
+    "edgeprune.compared": 6,
     "edgeprune.job": 6,
     "edgeprune.prune_only": 6,
     "edgeprune.ladder": 6,

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeprune.device.networks import Network
 from edgeprune.device.ops import Op
-from edgeprune.errors import QualityError, UsageError, did_you_mean
+from edgeprune.errors import QualityError, UnsupportedError, UsageError, did_you_mean
 from edgeprune.values import Value
 
 if TYPE_CHECKING:
@@ -157,6 +157,17 @@ class Folder(Backend, Protocol):
         ...
 
 
+class Revealing(Backend, Protocol):
+    """A backend that can show what a file's activations hold on the way."""
+
+    def values(self, path: Path, samples: Array) -> dict[str, Array]:
+        """Every activation (n, ...) float32 by its name in the file, in execution order, for samples (n, ...) float32.
+
+        Images are NCHW, whatever the file's layout.
+        """
+        ...
+
+
 class Writer(Backend, Protocol):
     """A backend that can also write files from sizes alone, which is what a calibration times."""
 
@@ -179,6 +190,19 @@ def get(name: str) -> Backend:
     if name not in names():
         raise UsageError(f"unknown backend {name!r}", hint=did_you_mean(name, names()))
     return cast(Backend, importlib.import_module(f"{__name__}.{name}"))
+
+
+def revealing(name: str) -> Revealing:
+    """The backend, if it can show what activations hold.
+
+    Raises:
+        UnsupportedError: Its runtime keeps them to itself.
+    """
+    if not hasattr(get(name), "values"):
+        raise UnsupportedError(
+            f"a {format_of(name)} file keeps its activations to itself", hint="look at the .tflite file it is made of"
+        )
+    return cast(Revealing, get(name))
 
 
 def installed() -> tuple[str, ...]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeprune.cli import options
+from edgeprune.cli.against import show_against
 from edgeprune.cli.terminal import only_results_on_stdout, table
+from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 
 
 def inspect(
+    artifact: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="An exported file, to compare with --against.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="ENTRY", help="The float model of FILE, like --model: dB per layer."),
+    ] = None,
     model: options.Model = None,
     model_arg: options.ModelArgs = None,
     weights: options.Weights = None,
@@ -39,9 +48,15 @@ def inspect(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show the channel groups of a model, what is frozen and why, and what it costs on a target."""
+    """Show the channel groups of a model, what is frozen and why, and what it costs on a target.
+
+    With FILE and --against: the signal-to-noise ratio of the file's activations, the worst layer first.
+    """
     from edgeprune.spec import load_spec
 
+    if (artifact is None) != (against is None):
+        raise UsageError("a file is inspected against its float model", hint="give both FILE and --against ENTRY")
+    model = against or model
     sizes = options.parsed_shape(shape)
     flags = {
         "model__entry": model,
@@ -53,6 +68,9 @@ def inspect(
         "target__threads": threads,
     }
     spec = load_spec(config, options.overrides(settings, model_arg, **flags), needs_data=sizes is None)
+    if artifact is not None:
+        typer.echo(show_against(artifact, spec, json=json, debug=debug), nl=False)
+        return
     with only_results_on_stdout(debug=debug):
         network, example = _loaded(spec, sizes)
         record = _inspected(spec, network, example, by_head)

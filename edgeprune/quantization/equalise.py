@@ -143,7 +143,7 @@ def _is_homogeneous(node: FxNode) -> bool:
     if node.target in _RESHAPES:
         return True  # what it does to the channels is checked at the second layer
     if node.target is _aten.mean.dim:
-        return sorted(axis % 4 for axis in node.args[1]) == [2, 3]  # type: ignore[union-attr, operator, arg-type]
+        return sorted(axis % 4 for axis in node.args[1]) == [2, 3]  # type: ignore[union-attr, operator]
     if node.target not in _HOMOGENEOUS:
         return False
     at = _HOMOGENEOUS[node.target]

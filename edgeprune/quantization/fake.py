@@ -76,7 +76,7 @@ def quantised(
         node = by_name[layer.node]
         with module.graph.inserting_before(node):
             weight = module.graph.call_function(fake_weight, (node.args[1], layer.axis, weight_limit))
-        weight.meta = dict(node.args[1].meta)  # type: ignore[union-attr]
+        weight.meta = dict(node.args[1].meta)
         node.update_arg(1, weight)
     for name in sorted(rounded):
         node = by_name[name]
@@ -84,7 +84,7 @@ def quantised(
         with module.graph.inserting_after(node):
             fake = module.graph.call_module(f"{name}_range", (node,))
         fake.meta = dict(node.meta)
-        node.replace_all_uses_with(fake, delete_user_cb=lambda user, fake=fake: user is not fake)  # type: ignore[misc]
+        node.replace_all_uses_with(fake, delete_user_cb=lambda user, fake=fake: user is not fake)
     module.recompile()
     return Captured(module.train(captured.module.training), graph_of(module))
 

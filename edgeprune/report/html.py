@@ -50,6 +50,7 @@ def render_html(record: FitRecord) -> str:
         rounds_chart=charts.rounds_chart(record),
         rounds=tables.rounds(record),
         rehearsals=tables.rehearsals(record),
+        quantization=tables.quantization(record),
         bars=charts.keep_bars(record),
         race=tables.race(record),
         operators=tables.operators(record),

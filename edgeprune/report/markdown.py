@@ -20,6 +20,7 @@ def render_markdown(record: FitRecord) -> str:
         ("Rounds", tables.rounds(record)),
         ("Rehearsals", tables.rehearsals(record)),
         ("Raced plans", tables.race(record)),
+        ("Steps to int8", tables.quantization(record)),
         ("Channels kept per layer", _kept(record)),
         ("Operators of the deployed file", tables.operators(record)),
         ("Left alone", tables.frozen(record)),

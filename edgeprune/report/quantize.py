@@ -21,19 +21,6 @@ def steps_text(steps: Sequence[QuantizeRow]) -> str:
     return "\n".join(lines)
 
 
-def steps_rows(steps: Sequence[QuantizeRow]) -> list[tuple[str, str, str, str]]:
-    """(step, metrics by format, drop, what became of it) of every step."""
-    return [
-        (
-            row.step + (f": {', '.join(row.in_float)}" if row.in_float else ""),
-            ", ".join(f"{name} {metric:.4f}" for name, metric in row.metrics.items()),
-            f"{row.drop * 100:+.2f} pp",
-            "kept" if row.kept else "left out",
-        )
-        for row in steps
-    ]
-
-
 def artifacts_table(record: QuantizeRecord) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Headings and rows of the files that were written."""
     head = (

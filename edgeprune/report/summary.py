@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgeprune import vela
 from edgeprune.cost import Source
 from edgeprune.documents import FitRecord, ProfileRecord
+from edgeprune.report.quantize import steps_text
 from edgeprune.report.tables import before_after
 from edgeprune.report.text import UNKNOWN, interval_text, threads_text, time_text, title, verdict_line
 from edgeprune.units import format_size
@@ -21,6 +22,8 @@ def summary(record: FitRecord) -> str:
     lines = [f"{title(record).removesuffix(f' on {record.target}')}: {verdict_line(record)}"]
     if record.costs:
         lines += ["", before_after(record).as_text()]
+    if len(record.quantization) > 1:
+        lines += ["", steps_text(record.quantization)]
     lines += [""]
     lines += [f"{name}: {path}" for name, path in record.artifacts.items()]
     lines += [f"report: {record.run / 'report.html'}"]

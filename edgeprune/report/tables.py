@@ -128,6 +128,21 @@ def race(record: FitRecord) -> Table:
     return Table(columns, rows, (0, 2, 3), tuple(i for i, row in enumerate(record.race) if row.chosen))
 
 
+def quantization(record: FitRecord) -> Table:
+    """What was tried so that the int8 file is as good as its float model."""
+    rows = tuple(
+        (
+            Cell(row.step, f"in float: {', '.join(row.in_float)}" if row.in_float else ""),
+            Cell(", ".join(metric_text(metric, record.metric) for metric in row.metrics.values())),
+            Cell(f"{row.drop * 100:+.2f} pp"),
+            Cell("kept" if row.kept else "left out"),
+        )
+        for row in record.quantization
+    )
+    columns = (("step", ""), (record.metric.name, "validation"), ("drop", "against the float model"), ("", ""))
+    return Table(columns, rows, (1, 2), tuple(i for i, row in enumerate(record.quantization) if row.kept))
+
+
 def operators(record: FitRecord) -> Table:
     """The deployed file, operator by operator."""
     source = f"{record.target}, {record.source.value}"

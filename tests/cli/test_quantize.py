@@ -30,6 +30,23 @@ def test_what_does_not_hold_is_written_all_the_same_and_said(command: Command) -
     assert str(Path("here", "onnx", "model.onnx")) in done.out
 
 
+@pytest.mark.slow
+def test_a_file_is_inspected_against_its_model(command: Command) -> None:
+    assert command("export", *MODEL, "--format", "onnx", "--quiet").code == 0
+    entry, *rest = MODEL
+    file = str(Path("exported", "onnx", "model.onnx"))
+    done = command("inspect", file, entry.replace("--model", "--against"), *rest)
+    assert done.code == 0, done.err
+    assert "the worst first" in done.out and "channels scaled" in done.out
+    done = command("inspect", file, entry.replace("--model", "--against"), *rest, "--json")
+    assert json.loads(done.out)["schema"] == "edgeprune.against/1"
+
+
+def test_a_file_without_its_model_is_refused(command: Command) -> None:
+    done = command("inspect", "model.onnx", *MODEL)
+    assert done.code == 2 and "against its float model" in done.err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +146,50 @@ def time_ops(path: Path, inputs: Array | None, runs: int, threads: int) -> tuple
             key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
             totals[key].append(event["dur"] * 1e-6)
     return tuple((node, kind, float(np.mean(seconds))) for (node, kind), seconds in totals.items())
+
+
+def values(path: Path, samples: Array) -> dict[str, Array]:
+    """What activations hold, as ONNX Runtime computes them; of an int8 file those that are rounded, and float ones.
+
+    Raises:
+        UsageError: The file is missing or not an ONNX model.
+    """
+    import onnx
+
+    _session(path, 1)  # a clear refusal of what is no model
+    model = onnx.load(path)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    entries = {entry.name for entry in model.graph.input} - constants
+    shown = {}  # what is read out -> what it is called
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] not in constants:
+            shown[node.output[0]] = node.output[0].removesuffix("_DequantizeLinear_Output")
+        elif node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            shown |= {name: name for name in node.output if name}
+    rounded = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    shown = {name: called for name, called in shown.items() if name not in rounded or name in entries}
+    known = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in shown if name not in known)
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / "probe.onnx"
+        onnx.save(model, probe)
+        session = _session(probe, 1)
+        feed = session.get_inputs()[0].name
+        names = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
+        runs = [session.run(names, {feed: sample[None].astype(np.float32)}) for sample in samples]
+    stacked = {
+        name: np.concatenate([run[i] for run in runs])
+        for i, name in enumerate(names)
+        if name in shown and np.ndim(runs[0][i])
+    }
+    order = [feed, *(name for node in model.graph.node for name in node.output)]
+    return {shown[name]: stacked[name] for name in sorted(stacked, key=_made(order, shown))}
+
+
+def _made(order: list[str], shown: dict[str, str]) -> Callable[[str], int]:
+    """When a value was computed: quantisers stand behind all other nodes in a file."""
+    first = {name: place for place, name in enumerate(order)}
+    return lambda name: min(first.get(shown[name], len(order)), first.get(name, len(order)))
 
 
 def _runtime() -> Any:

@@ -165,6 +165,44 @@ def time_ops(path: Path, inputs: Array | None, runs: int, threads: int) -> tuple
     return tuple((name, kind, seconds / runs) for (name, kind), seconds in totals.items())
 
 
+def values(path: Path, samples: Array) -> dict[str, Array]:
+    """What activations hold: of an int8 file those that are rounded, of a float one every operator's result.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        UsageError: The file is missing or not an OpenVINO model.
+    """
+    openvino = _runtime()
+    compile_file(path, 1)  # a clear refusal of what is no model
+    core = openvino.Core()
+    model = core.read_model(str(path))
+    made = [op for op in model.get_ordered_ops() if op.get_type_name() not in ("Constant", "Result", "Parameter")]
+    made = [op for op in made if not _is_constant(op)]
+    rounding = [op for op in made if op.get_type_name() == "FakeQuantize"]
+    shown = {}
+    for op in rounding or made:
+        if op.output(0).get_element_type() == openvino.Type.f32:
+            named = op.input_value(0).get_node() if rounding else op
+            shown[op.get_friendly_name()] = named.get_friendly_name()
+    results = {result.input_value(0).get_node().get_friendly_name() for result in model.get_results()}
+    model.add_outputs([op.output(0) for op in made if op.get_friendly_name() in shown.keys() - results])
+    places = {result.input_value(0).get_node().get_friendly_name(): i for i, result in enumerate(model.get_results())}
+    settings = {"INFERENCE_PRECISION_HINT": PRECISION_HINT, "INFERENCE_NUM_THREADS": 1}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    found: dict[str, list[Array]] = {name: [] for name in shown}
+    for sample in samples:
+        request.infer({0: np.ascontiguousarray(sample[None], np.float32)})
+        for name, held in found.items():
+            held.append(request.get_output_tensor(places[name]).data.copy())
+    return {shown[name]: np.concatenate(held) for name, held in found.items()}
+
+
+def _is_constant(op: Any) -> bool:
+    """Whether nothing of it depends on the input."""
+    sources = [value.get_source_output().get_node() for value in op.inputs()]
+    return all(source.get_type_name() == "Constant" or _is_constant(source) for source in sources) and bool(sources)
+
+
 def compile_file(path: Path, threads: int, *, counters: bool = False) -> Any:
     """The model compiled for the CPU with the precision hint f32.
 

@@ -180,8 +180,12 @@ def arena_bytes(path: Path) -> int:
     return int(max(end for _, end in spans) - min(start for start, _ in spans))
 
 
-def interpreter(path: Path, threads: int, *, reference: bool = False) -> Any:
-    """A LiteRT interpreter with its tensors allocated; with `reference`, the plain kernels and no delegate.
+def interpreter(path: Path, threads: int, *, reference: bool = False, preserve: bool = False) -> Any:
+    """A LiteRT interpreter with its tensors allocated.
+
+    Args:
+        reference: The plain kernels and no delegate.
+        preserve: Every activation can be read after a run; no delegate either.
 
     Raises:
         MissingExtraError: The runtime is not installed.
@@ -196,10 +200,40 @@ def interpreter(path: Path, threads: int, *, reference: bool = False) -> Any:
             from ai_edge_litert.interpreter import Interpreter, OpResolverType
         except ImportError as error:
             raise missing_extra("tflite", "running .tflite files") from error
-        resolver = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
-        loaded = Interpreter(str(path), num_threads=threads, experimental_op_resolver_type=resolver)
+        resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if preserve else OpResolverType.AUTO
+        resolver = OpResolverType.BUILTIN_REF if reference else resolver
+        loaded = Interpreter(
+            str(path),
+            num_threads=threads,
+            experimental_op_resolver_type=resolver,
+            experimental_preserve_all_tensors=preserve,
+        )
         loaded.allocate_tensors()
     return loaded
+
+
+def values(path: Path, samples: Array) -> dict[str, Array]:
+    """What activations hold, as LiteRT's kernels compute them without a delegate.
+
+    Raises:
+        MissingExtraError: The runtime is not installed.
+        UsageError: The file is missing or not a TFLite model.
+    """
+    loaded = interpreter(path, 1, preserve=True)
+    source = loaded.get_input_details()[0]
+    details = {tensor["index"]: tensor for tensor in loaded.get_tensor_details()}
+    written = [int(index) for op in loaded._get_ops_details() for index in op["outputs"]]
+    indices = [source["index"], *(index for index in dict.fromkeys(written) if details[index]["shape"].size)]
+    found: dict[int, list[Array]] = {index: [] for index in indices}
+    for sample in samples:
+        whole = sample[None]
+        image = whole.transpose(0, 2, 3, 1) if _is_channel_last(whole.shape, source["shape"]) else whole
+        loaded.set_tensor(source["index"], quantize(np.ascontiguousarray(image), source))
+        loaded.invoke()
+        for index in indices:
+            held = dequantize(loaded.get_tensor(index), details[index])
+            found[index].append(held.transpose(0, 3, 1, 2) if held.ndim == 4 else held)
+    return {str(details[index]["name"]): np.concatenate(runs) for index, runs in found.items()}
 
 
 def quantize(values: Array, tensor: dict[str, Any]) -> Array:
