@@ -27,7 +27,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: help setup demo test test-slow lint types check docs profiles demo-weights clean \
 	bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench-zoo bench-device-models \
-	bench-mcu bench-mcu-fit bench-mcu-model bench-schedule bench-emulator profiles-mcu
+	bench-mcu bench-mcu-fit bench-mcu-model bench-schedule bench-emulator bench-int8 profiles-mcu
 
 help:
 	@echo "make demo          fit the built-in model to 20 ms on a Raspberry Pi 4"
@@ -50,6 +50,7 @@ help:
 	@echo "make bench-mcu-fit  ResNet-20 on CIFAR-10 to a microcontroller's latency, RAM and flash at once"
 	@echo "make bench-mcu-model  MODELS=DIR: what the models of the C library foretell, beside what is executed"
 	@echo "make bench-emulator  MEASUREMENTS=DIR: networks run by an emulated Raspberry Pi 4's LiteRT, counted, latencies foretold"
+	@echo "make bench-int8    four networks as int8 ONNX, TFLite and OpenVINO: what is lost, plain and after the ladder's steps"
 	@echo "make bench-schedule  ResNet-20 on CIFAR-10 pruned at once and in stages, three seeds"
 	@echo "make clean         caches and build outputs; runs/ and .venv stay"
 
@@ -95,7 +96,7 @@ profiles-mcu: $(READY)
 demo-weights: $(READY)
 	$(BIN)/python -m tools.train_demo
 
-bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench-schedule bench-mcu-fit: bench-%: $(READY)
+bench-fit bench-host bench-loop bench-calibration bench-prune bench-solver bench-schedule bench-int8 bench-mcu-fit: bench-%: $(READY)
 	EDGEPRUNE_SHARED=$(SHARED) $(BIN)/python -m bench.$(subst -,_,$*) $(BENCH_ARGS)
 	$(BIN)/python -m bench.tables
 

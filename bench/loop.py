@@ -72,7 +72,7 @@ def _benchmark(sheet: Sheet, options: argparse.Namespace, folder: Path, progress
             sheet.cell(f"{name}/{share:.3f}", partial(_fitted, bench, name, share, limit_ns, found["run"]))
 
 
-def chosen_nets(text: str) -> tuple[str, ...]:
+def chosen_nets(text: str, known: Sequence[str] = NETS) -> tuple[str, ...]:
     """The named nets.
 
     Raises:
@@ -80,8 +80,8 @@ def chosen_nets(text: str) -> tuple[str, ...]:
     """
     names = tuple(word.strip() for word in text.split(","))
     for name in names:
-        if name not in NETS:
-            raise UsageError(f"unknown net {name!r}", where="--nets", hint=did_you_mean(name, NETS))
+        if name not in known:
+            raise UsageError(f"unknown net {name!r}", where="--nets", hint=did_you_mean(name, known))
     return names
 
 

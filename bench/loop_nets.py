@@ -20,7 +20,8 @@ _CALIBRATION = 64
 _EPOCHS = 3  # of training the networks that have no weights of their own
 
 
-def _norm(before: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def normed(before: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """A convolution without a bias and its BatchNorm."""
     conv = nn.Conv2d(before, width, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width))
 
@@ -30,21 +31,21 @@ class _Residual(nn.Module):
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
-        self.first, self.second = _norm(before, width, 3, stride), _norm(width, width, 3)
-        self.shortcut = nn.Identity() if before == width and stride == 1 else _norm(before, width, 1, stride)
+        self.first, self.second = normed(before, width, 3, stride), normed(width, width, 3)
+        self.shortcut = nn.Identity() if before == width and stride == 1 else normed(before, width, 1, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
 
 
-class _Inverted(nn.Module):
+class Inverted(nn.Module):
     """Widen, filter each channel, narrow again; a shortcut where the shape stays."""
 
     def __init__(self, before: int, width: int, stride: int, expand: int = 4) -> None:
         super().__init__()
         inner = expand * before
-        self.widen, self.filter = _norm(before, inner, 1), _norm(inner, inner, 3, stride, inner)
-        self.narrow = _norm(inner, width, 1)
+        self.widen, self.filter = normed(before, inner, 1), normed(inner, inner, 3, stride, inner)
+        self.narrow = normed(inner, width, 1)
         self.adds = before == width and stride == 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -59,13 +60,13 @@ def _head(width: int) -> list[nn.Module]:
 def residual() -> nn.Module:
     """Of the make of ResNet-8: three blocks at 64, 32 and 16 pixels. Fresh weights."""
     blocks = [_Residual(16, 16, 1), _Residual(16, 32, 2), _Residual(32, 64, 2)]
-    return nn.Sequential(_norm(1, 16, 3), nn.ReLU(), *blocks, *_head(64))
+    return nn.Sequential(normed(1, 16, 3), nn.ReLU(), *blocks, *_head(64))
 
 
 def mobile() -> nn.Module:
     """Of the make of MobileNetV2: six inverted residuals from 32 to 8 pixels. Fresh weights."""
     shapes = ((16, 16, 1), (16, 24, 2), (24, 24, 1), (24, 40, 2), (40, 40, 1), (40, 64, 1))
-    return nn.Sequential(_norm(1, 16, 3, 2), nn.ReLU6(), *(_Inverted(*shape) for shape in shapes), *_head(64))
+    return nn.Sequential(normed(1, 16, 3, 2), nn.ReLU6(), *(Inverted(*shape) for shape in shapes), *_head(64))
 
 
 _BUILDERS: dict[str, Callable[[], nn.Module]] = {"residual": residual, "mobile": mobile, "demo": demo_model}

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from bench import tables_device_models, tables_emulator, tables_mcu
+from bench import tables_device_models, tables_emulator, tables_int8, tables_mcu
 from bench.cells import RESULTS, ROOT, read_document
 from bench.markdown import Document, cells_of, item, percent, scaled, table, wrapped
 from bench.zoo import STATUSES
@@ -280,6 +280,7 @@ _SECTIONS: dict[str, tuple[str, str, Callable[[Document], list[str]]]] = {
         "set.",
         _host,
     ),
+    "int8": (tables_int8.TITLE, tables_int8.ABOUT, tables_int8.lines_of),
     "loop": (
         "Budgets over the whole range of three nets",
         "Latency budgets evenly spread between what the smallest plan and the dense int8 file take on this machine, "

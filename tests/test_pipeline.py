@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune import job, pipeline, stages, summary
+from edgeprune import job, pipeline, quantized, stages, summary
 from edgeprune.cost import Correction, Cost, Measurement, Source
 from edgeprune.decide import Rehearse
 from edgeprune.device.estimate import estimate
@@ -20,7 +21,7 @@ from edgeprune.errors import UsageError
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.trace import Captured
 from edgeprune.record import Run, create, create_or_reopen, read_record
-from edgeprune.spec import Spec
+from edgeprune.spec import QuantizeSpec, Spec
 from edgeprune.stages import Importance, Race
 from edgeprune.target import load_target
 from tests.digits import workload
@@ -97,6 +98,53 @@ def test_the_run_folder_holds_everything_and_no_pickle(finished: FitRecord) -> N
     assert read_record(run) == finished
     endings = {file.suffix for file in run.rglob("*") if file.is_file()}
     assert endings <= {".toml", ".json", ".jsonl", ".html", ".md", ".safetensors", ".onnx", ""}
+
+
+def test_the_record_says_what_was_tried_so_that_int8_holds(finished: FitRecord) -> None:
+    plain, *_ = finished.quantization
+    assert plain.step == "plain" and plain.kept and set(plain.metrics) == {"onnx"}
+    chosen = min((row for row in finished.quantization if row.kept), key=lambda row: row.drop)
+    assert chosen.metrics["onnx"] == finished.metric.validation_artifacts["onnx"]
+    assert "Steps to int8" in (finished.run / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_file_that_loses_too_much_is_made_to_hold_and_the_next_run_finds_the_trained_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+
+    def made_up(session: Any, dataset: Any, task: Any, progress: Any) -> dict[str, float]:
+        judged.append(len(judged) % 2)
+        return {task.primary: 1.0 if judged[-1] else 0.1}  # the second file of each fit holds
+
+    monkeypatch.setattr("edgeprune.int8.evaluate_session", made_up)
+    tried = spec(tmp_path)
+    tried = tried.model_copy(update={"quantize": QuantizeSpec(steps=("train",), epochs=1)})
+    record = pipeline.fit(tried)
+    assert [(row.step, row.kept) for row in record.quantization] == [
+        ("plain", True),
+        ("trained on the int8 grid", True),
+    ]
+    assert record.quantization[0].drop > 0.005 >= record.quantization[1].drop
+    assert record.metric.validation_artifacts["onnx"] == 1.0
+    assert (record.run / "round-1-onnxruntime-step-1").is_dir() and (record.run / "round-1-on-grid").is_dir()
+    assert "trained on the int8 grid" in (record.run / "report.html").read_text()
+    (record.run / "stages" / "round-1-tuned.json").unlink()  # as if it was killed before that was written
+    shutil.rmtree(record.run / "round-1-onnxruntime-step-1")
+    monkeypatch.setattr("edgeprune.ladder.trained_on_grid", None)  # would be called to train again
+    again = pipeline.resume(record.run)
+    assert [row.step for row in again.quantization] == [row.step for row in record.quantization]
+    assert again.metric.artifacts == record.metric.artifacts
+
+
+@pytest.mark.slow
+def test_a_runs_tuned_model_is_quantised_again(finished: FitRecord, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(quantized, "load_workload", lambda spec: workload())
+    source = quantized.from_run(finished.run)
+    record = quantized.quantize(source, ["onnxruntime"], tmp_path)
+    assert record.validation == finished.metric.validation_pruned and record.test == finished.metric.pruned
+    assert [row.name for row in record.artifacts] == ["onnx"]
 
 
 def test_uniform_widths_always_race(finished: FitRecord) -> None:
