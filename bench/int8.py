@@ -21,6 +21,7 @@ from edgeprune.quantized import Source, quantize
 from edgeprune.spec import FitSpec, QuantizeSpec, Spec
 
 _FORMATS = ("onnxruntime", "openvino", "tflite")
+_RECURRENT = ("tflite",)  # ONNX Runtime and OpenVINO have no int8 kernel for a GRU
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,7 +46,7 @@ def _quantised(name: str, options: argparse.Namespace, folder: Path, progress: P
     torch.manual_seed(0)
     spec = Spec(quantize=QuantizeSpec(max_drop=options.max_drop), fit=FitSpec(epochs=1))
     source = Source(held, trace(held.model, held.example), spec)
-    return row_of(quantize(source, _FORMATS, folder / name, progress))
+    return row_of(quantize(source, _RECURRENT if name == "gru" else _FORMATS, folder / name, progress))
 
 
 def row_of(record: QuantizeRecord) -> Result:

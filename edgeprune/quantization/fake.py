@@ -51,10 +51,13 @@ def fake_weight(weight: torch.Tensor, axis: int, limit: int) -> torch.Tensor:
 
 
 def quantised_nodes(captured: Captured) -> tuple[str, ...]:
-    """The nodes that int8 gives a range, in execution order: inputs, and results of fused operators."""
+    """The nodes that int8 gives a range, in execution order: inputs, and results of fused operators.
+
+    What has several results, as a recurrent layer has, stays float here.
+    """
     graph = captured.graph
-    outputs = {op.output for op in fuse(graph)}
-    return tuple(node.name for node in graph.nodes if node.op == "input" or node.name in outputs)
+    rounded = {op.output for op in fuse(graph)} | {node.name for node in graph.inputs}
+    return tuple(node.name for node in graph.nodes if node.name in rounded and len(node.shapes) == 1)
 
 
 def quantised(

@@ -118,6 +118,25 @@ def test_the_layer_that_int8_hurts_is_the_most_sensitive() -> None:
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(6, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.gru(x)[0][:, -1])
+
+
+def test_a_recurrent_layer_stays_float_on_the_grid() -> None:
+    x = torch.randn(8, 5, 6, generator=torch.Generator().manual_seed(0))
+    captured = folded(trace(Recurrent().eval(), x[:1]))
+    ranges = node_ranges(captured.module, quantised_nodes(captured), x, POLICY)
+    assert [layer.name for layer in layers(captured.module)] == ["head"]
+    with torch.no_grad():
+        ratio = snr_db(captured.module(x).numpy(), quantised(captured, ranges, 127).module(x).numpy())
+    assert ratio is not None and ratio > 25
+
+
 def test_the_float_model_is_left_alone() -> None:
     x = torch.randn(4, 1, 16, 16)
     captured = folded(trace(Depthwise(4).eval(), x[:1]))
