@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from edgeprune.cost import Budget, Percentile
 from edgeprune.errors import UsageError, did_you_mean
+from edgeprune.recipe import TrainSpec
 from edgeprune.units import Drop, parse_count, parse_drop, parse_energy, parse_size, parse_time
 from edgeprune.values import Value
 
@@ -171,6 +172,7 @@ class Spec(Value):
     budget: BudgetSpec = BudgetSpec()
     fit: FitSpec = FitSpec()
     quantize: QuantizeSpec = QuantizeSpec()
+    train: TrainSpec = TrainSpec()
     out: Path = Path("runs")
 
     @property
@@ -308,9 +310,16 @@ def _validated(tree: dict[str, Any], where: str) -> Spec:
         dotted = ".".join(keys)
         if first["type"] == "extra_forbidden":
             known = _keys_beside(keys)
-            raise UsageError(f"unknown key {dotted!r}", where=where, hint=did_you_mean(keys[-1], known)) from None
+            elsewhere = [name for name, section in _sections().items() if keys[-1] in section.model_fields]
+            hint = f"{keys[-1]} is in [{elsewhere[0]}]" if elsewhere else did_you_mean(keys[-1], known)
+            raise UsageError(f"unknown key {dotted!r}", where=where, hint=hint) from None
         message = f"{dotted}: {first['msg']}, got {first['input']!r}"
         raise UsageError(message, where=where) from None
+
+
+def _sections() -> dict[str, type[Value]]:
+    kinds = {name: field.annotation for name, field in Spec.model_fields.items()}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Value)}
 
 
 def _keys_beside(keys: list[str]) -> tuple[str, ...]:

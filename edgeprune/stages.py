@@ -434,6 +434,7 @@ def trained(job: Job, pruned: Captured, *, epochs: int | None = None, steps: int
         job.workload,
         teacher=job.teacher if fit.distill else None,
         settings=fit,
+        recipe=job.run.spec.train,
         epochs=epochs,
         steps=steps,
         seed=fit.seed,

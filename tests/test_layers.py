@@ -32,6 +32,7 @@ LEVELS = {
     "edgeprune.plan_document": 0,
     "edgeprune.quantize_document": 0,
     "edgeprune.progress": 0,
+    "edgeprune.recipe": 0,
     "edgeprune.spec": 0,
     "edgeprune.target": 0,
     "edgeprune.units": 0,

@@ -6,13 +6,11 @@ import torch
 from torch import nn
 
 from edgeprune.progress import SILENT, Progress
+from edgeprune.recipe import TrainSpec
 from edgeprune.training.evaluate import predict
 from edgeprune.workload import Task, Workload
 from edgeprune.workload.samples import TensorSet
 from edgeprune.workload.tasks import Classify
-
-TEMPERATURE = 4.0
-TEACHER_SHARE = 0.5
 
 Teacher = nn.Module | torch.Tensor
 
@@ -32,21 +30,22 @@ def teacher_for(
 
 
 def distillation_loss(
-    task: Task, outputs: torch.Tensor, targets: torch.Tensor, taught: torch.Tensor | None
+    task: Task, outputs: torch.Tensor, targets: torch.Tensor, taught: torch.Tensor | None, recipe: TrainSpec
 ) -> torch.Tensor:
-    """The task's loss, half of it replaced by the distance to the teacher's outputs when there are any.
+    """The task's loss, a share of it replaced by the distance to the teacher's outputs when there are any.
 
-    For classification that distance is T² KL(teacher ‖ student) of softened scores (n, classes, ...), T = 4; for
-    other tasks the mean squared difference of outputs.
+    For classification that distance is T² KL(teacher ‖ student) of softened scores (n, classes, ...), T the recipe's
+    temperature; for other tasks the mean squared difference of outputs.
     """
     loss = task.loss(outputs, targets)
     if taught is None:
         return loss
+    share, temperature = recipe.teacher_share, recipe.temperature
     if isinstance(task, Classify):
-        student = torch.log_softmax(outputs / TEMPERATURE, dim=1)
-        wanted = torch.log_softmax(taught / TEMPERATURE, dim=1)
+        student = torch.log_softmax(outputs / temperature, dim=1)
+        wanted = torch.log_softmax(taught / temperature, dim=1)
         divergence = torch.nn.functional.kl_div(student, wanted, reduction="none", log_target=True).sum(dim=1).mean()
-        distance = TEMPERATURE**2 * divergence
+        distance = temperature**2 * divergence
     else:
         distance = torch.nn.functional.mse_loss(outputs, taught)
-    return (1 - TEACHER_SHARE) * loss + TEACHER_SHARE * distance
+    return (1 - share) * loss + share * distance

@@ -9,6 +9,7 @@ from torch import nn
 
 from edgeprune.errors import QualityError, UsageError
 from edgeprune.pruning.trace import trace
+from edgeprune.recipe import TrainSpec
 from edgeprune.spec import DataSpec, FitSpec
 from edgeprune.training.distil import distillation_loss, teacher_for
 from edgeprune.training.evaluate import better, evaluate, evaluate_session, predict
@@ -172,9 +173,10 @@ def test_distillation_loss_is_the_stated_formula() -> None:
     p, q = torch.softmax(taught / 4, 1), torch.softmax(outputs / 4, 1)
     divergence = (p * (p.log() - q.log())).sum(1).mean()
     expected = 0.5 * nn.functional.cross_entropy(outputs, targets) + 0.5 * 16 * divergence
-    torch.testing.assert_close(distillation_loss(Classify(), outputs, targets, taught), expected)
+    torch.testing.assert_close(distillation_loss(Classify(), outputs, targets, taught, TrainSpec()), expected)
     torch.testing.assert_close(
-        distillation_loss(Classify(), outputs, targets, None), nn.functional.cross_entropy(outputs, targets)
+        distillation_loss(Classify(), outputs, targets, None, TrainSpec()),
+        nn.functional.cross_entropy(outputs, targets),
     )
 
 
@@ -192,7 +194,7 @@ class Regress:
 def test_other_tasks_learn_from_the_teachers_outputs_and_keep_the_lowest() -> None:
     outputs, taught = torch.randn(6, 4), torch.randn(6, 4)
     expected = 0.5 * Regress().loss(outputs, torch.zeros(6)) + 0.5 * (outputs - taught).square().mean()
-    torch.testing.assert_close(distillation_loss(Regress(), outputs, torch.zeros(6), taught), expected)
+    torch.testing.assert_close(distillation_loss(Regress(), outputs, torch.zeros(6), taught, TrainSpec()), expected)
     sets = toy_workload()
     workload = Workload("toy", "user", sets.model, sets.example, sets.data, Regress())
     result = fine_tune(toy_net(), workload, settings=SETTINGS)
