@@ -21,3 +21,5 @@ class TrainSpec(Value):
     clip: Literal["norm"] = "norm"  # how gradients are clipped; the norm's limit is fit.clip_norm
     temperature: float = Field(4.0, gt=0)  # scores are divided by it before student and teacher are compared
     teacher_share: float = Field(0.5, ge=0, le=1)  # of the loss; the rest is the task's own
+    checkpoint_s: float = Field(60.0, ge=0)  # seconds between two writes of the training's state; 0: after every step
+    checkpoint_steps: int | None = Field(None, ge=1)  # steps between two writes, where that is sooner

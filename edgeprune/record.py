@@ -7,6 +7,7 @@ Layout of `runs/<UTC time>-<name>/`:
     events.jsonl   one line per event
     stages/        one JSON file per finished stage
     <key>/         folders of files (checkpoints, artifacts), complete or absent
+    unfinished/    what stages that are under way go on from; gone when they are finished
     record.json    the finished run; report.html and report.md are made from it
     lock           process and host that are writing
 
@@ -55,6 +56,7 @@ __all__ = [
 V = TypeVar("V", bound=Value)
 
 _TEMPORARY = ".tmp-"
+_UNFINISHED = "unfinished"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -110,6 +112,11 @@ class Run:
             NoRoomError: The disk is full; what was stored before is intact.
         """
         write_text(self._stage_file(key), value.model_dump_json(by_alias=True, indent=1) + "\n")
+        shutil.rmtree(self.workspace(key), ignore_errors=True)
+
+    def workspace(self, key: str) -> Path:
+        """Where a stage that is not finished may keep what it goes on from after a kill; it goes with `save`."""
+        return self.path / _UNFINISHED / _checked(key)
 
     def stage(self, key: str, kind: type[V], compute: Callable[[], V]) -> V:
         """The stored result of a finished stage, else the computed one, stored."""
@@ -196,6 +203,7 @@ class Run:
     def finish(self, record: FitRecord) -> None:
         """Store the whole run's record."""
         write_text(self.path / "record.json", record.to_json())
+        shutil.rmtree(self.path / _UNFINISHED, ignore_errors=True)
 
     def _stage_file(self, key: str) -> Path:
         return self.path / "stages" / f"{_checked(key)}.json"
@@ -267,8 +275,9 @@ def _begun(path: Path, spec: Spec, name: str, lock: int) -> Run:
 
 
 def _tidy(path: Path) -> None:
-    """Remove what a kill left half written."""
-    for leftover in (*path.glob(f"{_TEMPORARY}*"), *path.glob(f"stages/{_TEMPORARY}*")):
+    """Remove what a kill left half written, and what finished stages need no more."""
+    needless = [work for work in path.glob(f"{_UNFINISHED}/*") if (path / "stages" / f"{work.name}.json").exists()]
+    for leftover in (*path.glob(f"{_TEMPORARY}*"), *path.glob(f"stages/{_TEMPORARY}*"), *needless):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

@@ -76,7 +76,9 @@ def staged(job: Job, found: Importance, aim: Rehearse, winner: Planned) -> tuple
 def _stage(job: Job, found: Importance, aim: Rehearse, winner: Planned, number: int, previous: Plan | None) -> Staged:
     planned = _solved(job, found, aim, winner, number)
     job.progress.note(f"stage {number} of {job.run.spec.fit.stages}: {planned.name}")
-    tuned = stages.trained(job, prune(job.source, job.groups, planned.plan), steps=job.run.spec.fit.race_steps)
+    workspace = job.run.workspace(f"stage-{number}")
+    pruned = prune(job.source, job.groups, planned.plan)
+    tuned = stages.trained(job, pruned, workspace, steps=job.run.spec.fit.race_steps)
     whole = written_back(job.source, job.groups, planned.plan, tuned)
     key = f"stage-{number}-model"
     if job.run.folder(key) is None:

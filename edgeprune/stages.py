@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -281,7 +282,8 @@ def race(job: Job, found: Importance, aim: Rehearse) -> Race:
     raced = []
     for entry in planned:
         job.progress.note(f"racing {entry.name}")
-        module = trained(job, prune(job.captured, job.groups, entry.plan), steps=fit.race_steps)
+        workspace = job.run.workspace("race") / entry.name
+        module = trained(job, prune(job.captured, job.groups, entry.plan), workspace, steps=fit.race_steps)
         metric = evaluate(module.module, job.workload.data.validation, task, device=job.device)[task.primary]
         raced.append(entry.model_copy(update={"metric": metric}))
     sign = -1 if task.higher_is_better else 1
@@ -364,7 +366,7 @@ def finish(job: Job, number: int, plan: Plan) -> Tuned:
     if folder is None:
         if not dense:  # nothing was removed, nothing to recover
             progress.note("fine-tuning the plan")
-            tuned = trained(job, tuned, epochs=epochs)
+            tuned = trained(job, tuned, job.run.workspace(f"round-{number}-tuned"), epochs=epochs)
         with job.run.write_folder(key) as work:
             save_state(tuned.module, work / "model.safetensors")
             (work / "plan.json").write_text(plan.model_dump_json(indent=1, by_alias=True) + "\n")
@@ -422,8 +424,14 @@ def _exported(job: Job, tuned: Captured, held: Held, artifact: Artifact, macs: i
     return Exported(artifact=artifact, measurement=measurement, gates=gates, validation=validation, test=test)
 
 
-def trained(job: Job, pruned: Captured, *, epochs: int | None = None, steps: int | None = None) -> Captured:
-    """A pruned model with its BatchNorm statistics measured anew and fine-tuned, by epochs or by steps."""
+def trained(
+    job: Job, pruned: Captured, workspace: Path, *, epochs: int | None = None, steps: int | None = None
+) -> Captured:
+    """A pruned model with its BatchNorm statistics measured anew and fine-tuned, by epochs or by steps.
+
+    Args:
+        workspace: Where its training goes on from after a kill.
+    """
     fit = job.run.spec.fit
     module = pruned.module.to(job.device)
     re_estimate(
@@ -440,5 +448,6 @@ def trained(job: Job, pruned: Captured, *, epochs: int | None = None, steps: int
         seed=fit.seed,
         device=job.device,
         progress=job.progress,
+        workspace=workspace,
     )
     return Captured(module.eval(), pruned.graph)

@@ -24,6 +24,7 @@ from edgeprune.record import Run, create, create_or_reopen, read_record
 from edgeprune.spec import QuantizeSpec, Spec
 from edgeprune.stages import Importance, Race
 from edgeprune.target import load_target
+from edgeprune.training import fine_tune
 from tests.digits import workload
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ def spec(out: Path, **changes: Any) -> Spec:
             "curves_limit_s": 600.0,  # so that a busy machine finds the same
             "solver_limit_s": 600.0,
         },
+        "train": {},
         "out": out,
     }
     for key, value in changes.items():
@@ -244,6 +246,33 @@ def test_a_fit_killed_after_any_stage_resumes_to_the_same_result(
             continue
     assert deaths >= 6
     assert same_result(record, finished)
+
+
+@pytest.mark.slow
+def test_a_fit_killed_in_the_middle_of_trainings_resumes_to_the_same_weights(
+    finished: FitRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the race, whose first plan is trained by then, and in the round's only epoch."""
+    take_step = fine_tune.take_step
+    for steps in (6, 9):
+        left = iter(range(steps))
+
+        def until_killed(*arguments: Any, left: Iterator[int] = left) -> float | None:
+            if next(left, None) is None:
+                raise Killed
+            return take_step(*arguments)
+
+        monkeypatch.setattr(fine_tune, "take_step", until_killed)
+        with pytest.raises(Killed):
+            folders = list(tmp_path.iterdir())
+            pipeline.resume(folders[0]) if folders else pipeline.fit(spec(tmp_path, train__checkpoint_steps=1))
+    (folder,) = tmp_path.iterdir()
+    assert [file.parent.name for file in folder.rglob("training.safetensors")] == ["round-1-tuned"]
+    monkeypatch.setattr(fine_tune, "take_step", take_step)
+    record = pipeline.resume(folder)
+    assert same_result(record, finished)
+    weights = [(run / "round-1-model" / "model.safetensors").read_bytes() for run in (record.run, finished.run)]
+    assert weights[0] == weights[1] and not (folder / "unfinished").exists()
 
 
 @pytest.mark.slow

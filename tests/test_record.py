@@ -76,6 +76,20 @@ def test_a_stage_is_computed_once(tmp_path: Path) -> None:
     assert [json.loads(line)["stage"] for line in lines(run)] == ["01-trace"]
 
 
+def test_what_an_unfinished_stage_keeps_goes_when_its_result_is_stored(tmp_path: Path) -> None:
+    with create(Spec(out=tmp_path), "a") as run:
+        for key in ("one", "two", "three"):
+            run.workspace(key).mkdir(parents=True)
+            (run.workspace(key) / "kept").write_text("x")
+        run.save("one", Spec())
+        assert {path.name for path in (run.path / "unfinished").iterdir()} == {"two", "three"}
+        (run.path / "stages" / "two.json").write_text("{}")  # killed between the two steps of `save`
+    with reopen(run.path) as run:
+        assert [path.name for path in (run.path / "unfinished").iterdir()] == ["three"]
+        with pytest.raises(ValueError, match="not a stage key"):
+            run.workspace("../three")
+
+
 def test_a_folder_is_there_only_after_its_block_succeeded(tmp_path: Path) -> None:
     with fresh(tmp_path) as run:
         with pytest.raises(RuntimeError, match="half way"), run.write_folder("artifacts") as folder:

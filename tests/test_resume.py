@@ -6,11 +6,18 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from edgeprune.record import read_record
+from edgeprune.spec import Spec, resolved_toml
+from edgeprune.training.checkpoint import read_tensors
+from edgeprune.training.resume import Position
+from tests.digits import digits, trained
 from tests.test_pipeline import same_result
 
 KILLS = 20
@@ -50,3 +57,58 @@ def test_a_fit_killed_at_random_points_resumes_to_the_same_result(tmp_path: Path
     assert killed > 0
     (left,), (right,) = [list(folder.iterdir()) for folder in (whole, torn)]
     assert same_result(read_record(left), read_record(right))
+
+
+def job(folder: Path) -> Path:
+    """A job in files whose training takes most of its time and writes its state after every step."""
+    save_file(trained(), folder / "digits.safetensors")
+    sets = {
+        f"{axis}{suffix}": getattr(digits()[role], axis).numpy()
+        for role, suffix in (("train", ""), ("validation", "_val"), ("test", "_test"))
+        for axis in "xy"
+    }
+    np.savez(folder / "digits.npz", **sets)
+    spec = Spec.model_validate(
+        {
+            "model": {"entry": f"{Path(__file__).parent / 'digits.py'}:Net", "weights": folder / "digits.safetensors"},
+            "data": {"source": f"npz:{folder / 'digits.npz'}", "crop": 1},
+            "target": {"name": str(Path(__file__).parent / "golden" / "test-board.toml")},
+            "budget": {"latency": "250us"},
+            "fit": {"schedule": "one-shot", "epochs": 3, "race_steps": 0, "formats": ("onnxruntime",), "curves": False},
+            "train": {"checkpoint_s": 0.0},
+        }
+    )
+    (folder / "job.toml").write_text(resolved_toml(spec))
+    return folder / "job.toml"
+
+
+@pytest.mark.slow
+def test_a_fit_killed_in_the_middle_of_epochs_ends_with_the_same_bits(tmp_path: Path) -> None:
+    config, command = job(tmp_path), [sys.executable, "-m", "edgeprune", "fit"]
+
+    def result(out: Path) -> bytes:
+        (run,) = out.iterdir()
+        return (run / "round-1-model" / "model.safetensors").read_bytes()
+
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    subprocess.run([*command, "--config", str(config), "--out", str(whole)], check=True, capture_output=True)
+    seen: list[int] = []
+    for steps in (3, 19, 40):  # 17 steps are an epoch
+        resume = ["--resume", str(next(torn.iterdir()))] if seen else ["--config", str(config), "--out", str(torn)]
+        process = subprocess.Popen([*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while process.poll() is None and (step := written_step(torn)) < steps:
+                time.sleep(0.005)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        seen.append(step)
+    assert seen == sorted(set(seen)) and len({step % 17 for step in seen} - {0}) > 1
+    subprocess.run([*command, "--resume", str(next(torn.iterdir()))], check=True, capture_output=True)
+    assert result(torn) == result(whole)
+
+
+def written_step(out: Path) -> int:
+    """The step that the training below `out` would go on from; 0 before it has begun."""
+    files = list(out.glob("*/unfinished/*/training.safetensors"))
+    return Position.model_validate_json(read_tensors(files[0])[1]["training"]).step if files else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from edgeprune.training.distil import Teacher
 from edgeprune.training.evaluate import better, evaluate
 from edgeprune.training.layout import channels_last_if_it_runs, restored_layout
 from edgeprune.training.order import Order
+from edgeprune.training.resume import Keeper, keeper
 from edgeprune.training.state import Best, EpochResult, Setup, State, begun, fresh_optimiser, rate, snapshot
 from edgeprune.training.step import take_step
 from edgeprune.values import Value
@@ -51,6 +53,7 @@ def fine_tune(
     seed: int | None = None,
     device: torch.device | str | None = None,
     progress: Progress = SILENT,
+    workspace: Path | None = None,
 ) -> TrainResult:
     """Train `model` in place; it ends in eval mode on `device` with the weights of the best epoch.
 
@@ -65,17 +68,21 @@ def fine_tune(
         steps: Train for this many steps and judge once at the end, without early stop: what a race of plans needs.
         seed: Other than `settings.seed`.
         device: Other than `settings.device`.
+        workspace: A folder where the state is written now and then; the same call goes on from what it finds there,
+            and its result is that of a call that was never interrupted.
 
     Raises:
         QualityError: Numbers stop being finite even after the rate was halved twice.
-        UsageError: CUDA is asked for and not there.
+        UsageError: CUDA is asked for and not there; what lies in the workspace is damaged.
+        NoRoomError: No room for the state; what was written before is intact.
     """
     started = time.perf_counter()
     place = torch.device(device) if device is not None else training_device(settings.device)
     rounds = (settings.epochs if epochs is None else epochs) if steps is None else 1
     per_epoch = max(1, len(workload.data.train) // settings.batch_size) if steps is None else steps
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), restored_layout(model):
-        torch.manual_seed(settings.seed if seed is None else seed)
+        seed = settings.seed if seed is None else seed
+        torch.manual_seed(seed)
         setup = Setup(
             model=model,
             workload=workload,
@@ -89,7 +96,8 @@ def fine_tune(
             per_epoch=per_epoch,
             judge_first=steps is None,
         )
-        result = _carry_out(setup, begun(setup))
+        keep = keeper(setup, workspace, seed)
+        result = _carry_out(setup, keep.taken_up(setup, begun(setup)), keep)
     model.eval()
     return result.model_copy(update={"seconds": time.perf_counter() - started})
 
@@ -133,24 +141,25 @@ def _placed_teacher(teacher: Teacher | None, workload: Workload, device: torch.d
     return teacher
 
 
-def _carry_out(setup: Setup, state: State) -> TrainResult:
+def _carry_out(setup: Setup, state: State, keep: Keeper) -> TrainResult:
     """All epochs that are left, until one stops being worth while; the model ends with the weights of the best."""
-    if setup.judge_first or setup.epochs == 0:
+    if not state.history and (setup.judge_first or setup.epochs == 0):
         _record(setup, state, EpochResult(epoch=0, metrics=_judge(setup)))
     while state.epoch < setup.epochs and not _waited_enough(setup, state):
-        loss = _train_epoch(setup, state)
+        loss = _train_epoch(setup, state, keep)
         metrics = _judge_if_finite(setup) if loss is not None else None
         if metrics is None:
             _recover(setup, state)
             continue
         state.epoch += 1
-        state.last_good = snapshot(setup.model)
+        state.last_good = snapshot(setup)
         speed = setup.per_epoch * setup.batch_size / max(state.seconds, 1e-9)
         done = EpochResult(
             epoch=state.epoch, metrics=metrics, loss=loss, learning_rate=rate(setup, state), samples_per_s=speed
         )
         state.done, state.loss, state.seconds = 0, 0.0, 0.0
         _record(setup, state, done)
+    keep.at_end(setup, state)
     assert state.best is not None
     setup.model.load_state_dict(state.kept)
     return TrainResult(
@@ -177,7 +186,7 @@ def _record(setup: Setup, state: State, result: EpochResult) -> None:
         state.best, state.kept = Best(metric=metric, epoch=result.epoch), state.last_good
 
 
-def _train_epoch(setup: Setup, state: State) -> float | None:
+def _train_epoch(setup: Setup, state: State, keep: Keeper) -> float | None:
     """The mean loss over the steps that the epoch still needs; None as soon as a number is not finite."""
     setup.model.to(memory_format=setup.layout)  # type: ignore[call-overload]
     setup.model.train()
@@ -191,6 +200,7 @@ def _train_epoch(setup: Setup, state: State) -> float | None:
         state.loss += loss
         state.done += 1
         state.seconds += time.perf_counter() - began
+        keep.after_step(setup, state)
     return state.loss / max(1, setup.per_epoch)
 
 

@@ -99,7 +99,7 @@ def begun(setup: Setup) -> State:
     """The state before the first step; the global random state decides what is drawn."""
     generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
     order = Order(len(setup.workload.data.train), setup.settings.batch_size, generator)
-    start = snapshot(setup.model)
+    start = snapshot(setup)
     return State(generator, order, fresh_optimiser(setup), last_good=start, kept=start)
 
 
@@ -109,9 +109,14 @@ def fresh_optimiser(setup: Setup) -> torch.optim.Optimizer:
     return optimiser(setup.model.parameters(), setup.recipe, fit.learning_rate, fit.weight_decay)
 
 
-def snapshot(model: nn.Module) -> Snapshot:
+def trained_tensors(setup: Setup) -> Snapshot:
+    """Everything that steps change in place, without gradients: the model's weights and statistics."""
+    return {name: value.detach() for name, value in setup.model.state_dict().items()}
+
+
+def snapshot(setup: Setup) -> Snapshot:
     """A copy of the weights and statistics."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    return {name: value.clone() for name, value in trained_tensors(setup).items()}
 
 
 def rate(setup: Setup, state: State) -> float:
