@@ -40,6 +40,7 @@ from edgeprune.spec import NO_DEVICE, Spec
 from edgeprune.target import Target, load_target
 from edgeprune.timing import Reference
 from edgeprune.training.distil import Teacher, teacher_for
+from edgeprune.training.fine_tune import check_recipe
 from edgeprune.workload import Workload
 from edgeprune.workload.criteria import load_criterion
 from edgeprune.workload.samples import batches
@@ -160,7 +161,8 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     """Check everything that can be wrong before any time is spent.
 
     Raises:
-        UsageError: Unknown target, runtime, format or criterion; no device model for a latency budget.
+        UsageError: Unknown target, runtime, format or criterion; no device model for a latency budget; a recipe that
+            does not fit the task.
         DeviceError: The linked device is not reached.
         MissingExtraError: The deployed runtime or an asked-for format is not installed, here or on the device, or the
             target's emulator is not.
@@ -188,6 +190,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise UsageError("no CUDA device here", where="fit.device", hint="use cpu or auto")
+    check_recipe(spec.train, workload.task)
     progress.note("capturing the model")
     opened = open_model(workload.model, workload.example)
     captured = opened.captured

@@ -29,6 +29,16 @@ def teacher_for(
     return torch.from_numpy(predict(model, workload.data.train, device=device, progress=progress)[0])
 
 
+def task_loss(task: Task, outputs: torch.Tensor, targets: torch.Tensor, recipe: TrainSpec) -> torch.Tensor:
+    """The task's own loss; for classification with smoothed labels where the recipe wants them.
+
+    Source: label smoothing is Szegedy et al. 2016 (arXiv 1512.00567), section 7.
+    """
+    if isinstance(task, Classify) and recipe.label_smoothing > 0:
+        return torch.nn.functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+    return task.loss(outputs, targets)
+
+
 def distillation_loss(
     task: Task, outputs: torch.Tensor, targets: torch.Tensor, taught: torch.Tensor | None, recipe: TrainSpec
 ) -> torch.Tensor:
@@ -37,7 +47,7 @@ def distillation_loss(
     For classification that distance is T² KL(teacher ‖ student) of softened scores (n, classes, ...), T the recipe's
     temperature; for other tasks the mean squared difference of outputs.
     """
-    loss = task.loss(outputs, targets)
+    loss = task_loss(task, outputs, targets, recipe)
     if taught is None:
         return loss
     share, temperature = recipe.teacher_share, recipe.temperature

@@ -13,6 +13,7 @@ from edgeprune.errors import QualityError, UsageError
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import TrainSpec
 from edgeprune.spec import FitSpec
+from edgeprune.training.averages import in_place_of
 from edgeprune.training.batchnorm import re_estimate_batchnorm
 from edgeprune.training.distil import Teacher
 from edgeprune.training.evaluate import better, evaluate
@@ -22,8 +23,9 @@ from edgeprune.training.resume import Keeper, keeper
 from edgeprune.training.state import Best, EpochResult, Setup, State, begun, fresh_optimiser, rate, snapshot
 from edgeprune.training.step import take_step
 from edgeprune.values import Value
-from edgeprune.workload import Dataset, Workload
+from edgeprune.workload import Dataset, Task, Workload
 from edgeprune.workload.samples import batch_of
+from edgeprune.workload.tasks import Classify
 
 HALVINGS = 2  # times the rate is halved after non-finite numbers before giving up
 RECIPE = TrainSpec()
@@ -35,6 +37,7 @@ class TrainResult(Value):
     history: tuple[EpochResult, ...]
     best_epoch: int
     best_metric: float
+    best_is_average: bool  # of the weights over the steps, not the last ones
     steps: int
     halvings: int
     stopped_early: bool
@@ -73,10 +76,12 @@ def fine_tune(
 
     Raises:
         QualityError: Numbers stop being finite even after the rate was halved twice.
-        UsageError: CUDA is asked for and not there; what lies in the workspace is damaged.
+        UsageError: CUDA is asked for and not there; the recipe does not fit the task; what lies in the workspace is
+            damaged.
         NoRoomError: No room for the state; what was written before is intact.
     """
     started = time.perf_counter()
+    check_recipe(recipe, workload.task)
     place = torch.device(device) if device is not None else training_device(settings.device)
     rounds = (settings.epochs if epochs is None else epochs) if steps is None else 1
     per_epoch = max(1, len(workload.data.train) // settings.batch_size) if steps is None else steps
@@ -122,6 +127,20 @@ def re_estimate(
     return re_estimate_batchnorm(model, (batch_of(dataset, indices)[0].to(device) for indices in drawn))
 
 
+def check_recipe(recipe: TrainSpec, task: Task) -> None:
+    """Refuse a recipe that means nothing for the task.
+
+    Raises:
+        UsageError: Label smoothing without labels.
+    """
+    if recipe.label_smoothing > 0 and not isinstance(task, Classify):
+        raise UsageError(
+            f"{type(task).__name__} has no labels that can be smoothed",
+            where="train.label_smoothing",
+            hint="leave it out, or smooth in the task's own loss",
+        )
+
+
 def training_device(wish: str) -> torch.device:
     """The device for `auto`, `cpu` or `cuda`.
 
@@ -148,17 +167,10 @@ def _carry_out(setup: Setup, state: State, keep: Keeper) -> TrainResult:
     while state.epoch < setup.epochs and not _waited_enough(setup, state):
         loss = _train_epoch(setup, state, keep)
         metrics = _judge_if_finite(setup) if loss is not None else None
-        if metrics is None:
+        if loss is None or metrics is None:
             _recover(setup, state)
             continue
-        state.epoch += 1
-        state.last_good = snapshot(setup)
-        speed = setup.per_epoch * setup.batch_size / max(state.seconds, 1e-9)
-        done = EpochResult(
-            epoch=state.epoch, metrics=metrics, loss=loss, learning_rate=rate(setup, state), samples_per_s=speed
-        )
-        state.done, state.loss, state.seconds = 0, 0.0, 0.0
-        _record(setup, state, done)
+        _close_epoch(setup, state, loss, metrics)
     keep.at_end(setup, state)
     assert state.best is not None
     setup.model.load_state_dict(state.kept)
@@ -166,6 +178,7 @@ def _carry_out(setup: Setup, state: State, keep: Keeper) -> TrainResult:
         history=tuple(state.history),
         best_epoch=state.best.epoch,
         best_metric=state.best.metric,
+        best_is_average=state.best.averaged,
         steps=state.step,
         halvings=state.halvings,
         stopped_early=state.epoch < setup.epochs,
@@ -177,13 +190,38 @@ def _waited_enough(setup: Setup, state: State) -> bool:
     return state.best is not None and state.epoch - state.best.epoch >= setup.settings.patience
 
 
+def _close_epoch(setup: Setup, state: State, loss: float, metrics: dict[str, float]) -> None:
+    """Note how an epoch ended that ended well, and judge the average of its weights too."""
+    state.epoch += 1
+    state.last_good = snapshot(setup)
+    averaged = None
+    if state.average is not None:
+        state.last_average = {name: value.clone() for name, value in state.average.items()}
+        with in_place_of(setup.model, state.average, state.last_good):
+            averaged = _judge(setup)
+    speed = setup.per_epoch * setup.batch_size / max(state.seconds, 1e-9)
+    result = EpochResult(
+        epoch=state.epoch,
+        metrics=metrics,
+        loss=loss,
+        learning_rate=rate(setup, state),
+        samples_per_s=speed,
+        averaged=averaged,
+    )
+    state.done, state.loss, state.seconds = 0, 0.0, 0.0
+    _record(setup, state, result)
+
+
 def _record(setup: Setup, state: State, result: EpochResult) -> None:
-    """Note how an epoch ended; keep its weights when it is the best."""
+    """Add to the history; keep the weights, or their average, when they are the best."""
     state.history.append(result)
-    task = setup.workload.task
-    metric = result.metrics[task.primary]
-    if better(metric, None if state.best is None else state.best.metric, task):
-        state.best, state.kept = Best(metric=metric, epoch=result.epoch), state.last_good
+    candidates = [(result.metrics, state.last_good, False)]
+    if result.averaged is not None and state.last_average is not None:
+        candidates.append((result.averaged, state.last_average, True))
+    for metrics, weights, is_average in candidates:
+        metric = metrics[setup.workload.task.primary]
+        if better(metric, None if state.best is None else state.best.metric, setup.workload.task):
+            state.best, state.kept = Best(metric=metric, epoch=result.epoch, averaged=is_average), weights
 
 
 def _train_epoch(setup: Setup, state: State, keep: Keeper) -> float | None:
@@ -227,6 +265,9 @@ def _recover(setup: Setup, state: State) -> None:
     state.step -= state.done
     state.done, state.loss, state.seconds = 0, 0.0, 0.0
     setup.model.load_state_dict(state.last_good)
+    if state.average is not None and state.last_average is not None:
+        for name, value in state.last_average.items():
+            state.average[name].copy_(value)
     state.optimiser = fresh_optimiser(setup)
     setup.progress.note(
         f"numbers are not finite: back to the last good epoch, learning rate halved to {rate(setup, state):.2g}"

@@ -145,6 +145,8 @@ def _tensors(setup: Setup, state: State) -> dict[str, torch.Tensor]:
     found = _named("now", trained_tensors(setup)) | _named("good", state.last_good)
     if state.kept is not state.last_good:
         found |= _named("best", state.kept)
+    if state.average is not None and state.last_average is not None:
+        found |= _named("average", state.average) | _named("good-average", state.last_average)
     for index, values in state.optimiser.state_dict()["state"].items():
         found |= {f"optimiser.{index}.{name}": torch.as_tensor(v) for name, v in values.items() if v is not None}
     found |= {"order": state.order.shuffled, "random.own": state.generator.get_state()}
@@ -157,9 +159,13 @@ def _tensors(setup: Setup, state: State) -> dict[str, torch.Tensor]:
 def _restored(setup: Setup, state: State, position: Position, tensors: Snapshot) -> State:
     for name, value in trained_tensors(setup).items():
         value.copy_(tensors[f"now.{name}"])  # detached views: layout and place stay
-    good, best = (_below(tensors, prefix, setup.device) for prefix in ("good", "best"))
+    good, best, average = (_below(tensors, prefix, setup.device) for prefix in ("good", "best", "good-average"))
     state.last_good = good
     state.kept = best or good
+    if state.average is not None:
+        state.last_average = average
+        for name, value in state.average.items():
+            value.copy_(tensors[f"average.{name}"])
     state.optimiser = _with_memory(fresh_optimiser(setup), _below(tensors, "optimiser", torch.device("cpu")))
     state.order.shuffled, state.order.at = tensors["order"], position.order_at
     state.generator.set_state(tensors["random.own"])

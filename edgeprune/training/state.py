@@ -28,13 +28,15 @@ class EpochResult(Value):
     loss: float | None = None
     learning_rate: float | None = None  # at the end of the epoch
     samples_per_s: float | None = None
+    averaged: dict[str, float] | None = None  # metrics of the average of weights, where one is made
 
 
 class Best(Value):
-    """The best epoch so far, and its primary metric on validation."""
+    """The best weights so far: their epoch, whether they are its average, the primary metric on validation."""
 
     metric: float
     epoch: int
+    averaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ class State:
 
     Attributes:
         generator: Of the order of samples and of augmentation.
-        last_good: The weights after the last epoch that ended well.
-        kept: The weights of the best epoch.
+        average: The average of the weights, where the recipe makes one.
+        last_good: The weights after the last epoch that ended well, and their average then.
+        kept: The best weights.
         done: Steps of the epoch that is under way, and the sum of their losses and seconds.
     """
 
@@ -85,6 +88,8 @@ class State:
     optimiser: torch.optim.Optimizer
     last_good: Snapshot
     kept: Snapshot
+    average: Snapshot | None = None
+    last_average: Snapshot | None = None
     step: int = 0
     halvings: int = 0
     epoch: int = 0
@@ -100,13 +105,16 @@ def begun(setup: Setup) -> State:
     generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
     order = Order(len(setup.workload.data.train), setup.settings.batch_size, generator)
     start = snapshot(setup)
-    return State(generator, order, fresh_optimiser(setup), last_good=start, kept=start)
+    state = State(generator, order, fresh_optimiser(setup), last_good=start, kept=start)
+    if setup.recipe.ema > 0:
+        state.average, state.last_average = snapshot(setup), start
+    return state
 
 
 def fresh_optimiser(setup: Setup) -> torch.optim.Optimizer:
     """The recipe's optimiser without momentum."""
     fit = setup.settings
-    return optimiser(setup.model.parameters(), setup.recipe, fit.learning_rate, fit.weight_decay)
+    return optimiser(trained_parameters(setup), setup.recipe, fit.learning_rate, fit.weight_decay)
 
 
 def trained_tensors(setup: Setup) -> Snapshot:
@@ -117,6 +125,11 @@ def trained_tensors(setup: Setup) -> Snapshot:
 def snapshot(setup: Setup) -> Snapshot:
     """A copy of the weights and statistics."""
     return {name: value.clone() for name, value in trained_tensors(setup).items()}
+
+
+def trained_parameters(setup: Setup) -> list[nn.Parameter]:
+    """What gradients are computed for."""
+    return [p for p in setup.model.parameters() if p.requires_grad]
 
 
 def rate(setup: Setup, state: State) -> float:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 
+from edgeprune.training.averages import decay_at, update_average
 from edgeprune.training.clipping import clip
-from edgeprune.training.distil import Teacher, distillation_loss
-from edgeprune.training.state import Setup, State, rate
+from edgeprune.training.distil import distillation_loss
+from edgeprune.training.sharpness import uphill
+from edgeprune.training.state import Setup, State, rate, trained_parameters, trained_tensors
 from edgeprune.workload.samples import batch_of
 
 
@@ -19,44 +23,57 @@ def take_step(setup: Setup, state: State, indices: torch.Tensor) -> float | None
     Returns:
         The loss; None, with the weights as they were, when it or a gradient is not finite.
     """
-    x, y = _batch(setup, state, indices)
-    loss = _loss(setup, x, y, indices)
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = clip(setup.model.parameters(), setup.recipe, setup.settings.clip_norm)
-    value = loss.item()
-    if not math.isfinite(value) or not math.isfinite(norm.item()):
+    batch = _batch(setup, state, indices)
+    parameters = trained_parameters(setup)
+    loss = _gradients(setup, state, batch)
+    if setup.recipe.sam > 0:
+        with uphill(setup.model, parameters, setup.recipe.sam):
+            _gradients(setup, state, batch)
+    norm = clip(parameters, setup.recipe, setup.settings.clip_norm)
+    if not math.isfinite(loss) or not math.isfinite(norm.item()):
         return None
     for group in state.optimiser.param_groups:
         group["lr"] = rate(setup, state)
     state.optimiser.step()
     state.step += 1
-    return value
+    if state.average is not None:
+        update_average(state.average, trained_tensors(setup), decay_at(setup.recipe.ema, state.step))
+    return loss
 
 
-def _batch(setup: Setup, state: State, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs (n, ...) as the model is trained on them, and targets (n, ...)."""
+@dataclass(frozen=True)
+class _Batch:
+    """Samples as the model is trained on them: inputs (n, ...), targets (n, ...), what the teacher says of them."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    taught: torch.Tensor | None
+
+
+def _batch(setup: Setup, state: State, indices: torch.Tensor) -> _Batch:
     x, y = batch_of(setup.workload.data.train, indices)
     x, y = x.to(setup.device), y.to(setup.device)
     if setup.workload.augment is not None:
         x = setup.workload.augment(x, state.generator)
-    return x.to(memory_format=setup.layout), y
+    x = x.to(memory_format=setup.layout)
+    return _Batch(x, y, _taught(setup, indices, x))
 
 
-def _loss(setup: Setup, x: torch.Tensor, y: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+def _gradients(setup: Setup, state: State, batch: _Batch) -> float:
+    """The loss of a batch; its gradients are in the parameters afterwards."""
     with _precision(setup.device):
-        outputs = setup.model(x)
-        taught = _taught(setup.teacher, indices, x)
-    return distillation_loss(setup.workload.task, outputs.float(), y, taught, setup.recipe)
+        outputs = setup.model(batch.x)
+    loss = distillation_loss(setup.workload.task, outputs.float(), batch.y, batch.taught, setup.recipe)
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item()
 
 
-def _taught(teacher: Teacher | None, indices: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
-    if teacher is None:
-        return None
-    if isinstance(teacher, torch.Tensor):
-        return teacher[indices].to(x.device)
-    with torch.no_grad():
-        outputs: torch.Tensor = teacher(x)
+def _taught(setup: Setup, indices: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
+    if not isinstance(setup.teacher, nn.Module):
+        return None if setup.teacher is None else setup.teacher[indices].to(x.device)
+    with torch.no_grad(), _precision(setup.device):
+        outputs: torch.Tensor = setup.teacher(x)
         return outputs.float()
 
 

@@ -11,7 +11,7 @@ from edgeprune.errors import QualityError, UsageError
 from edgeprune.pruning.trace import trace
 from edgeprune.recipe import TrainSpec
 from edgeprune.spec import DataSpec, FitSpec
-from edgeprune.training.distil import distillation_loss, teacher_for
+from edgeprune.training.distil import distillation_loss, task_loss, teacher_for
 from edgeprune.training.evaluate import better, evaluate, evaluate_session, predict
 from edgeprune.training.fine_tune import fine_tune, training_device
 from edgeprune.workload import Data, Workload
@@ -213,6 +213,49 @@ def test_training_stops_early_and_keeps_the_best_epoch() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"optimizer": "adamw"},
+        {"momentum": 0.0, "schedule": "linear", "warmup": 0.2},
+        {"clip": "adaptive", "clip_factor": 0.5},
+        {"clip": "value", "label_smoothing": 0.1},
+        {"clip": "none", "sam": 0.05},
+        {"schedule": "one-cycle", "ema": 0.9},
+    ],
+)
+def test_every_recipe_learns_the_toy_problem(recipe: dict[str, object]) -> None:
+    model, workload = toy_net(), toy_workload()
+    rate = 0.005 if "optimizer" in recipe else 0.05
+    settings = SETTINGS.model_copy(update={"epochs": 6, "patience": 6, "learning_rate": rate})
+    result = fine_tune(model, workload, settings=settings, recipe=TrainSpec.model_validate(recipe))
+    assert result.best_metric > 0.75
+    assert evaluate(model, workload.data.validation, workload.task)["accuracy"] == result.best_metric
+
+
+def test_the_average_of_the_weights_is_kept_where_it_is_better() -> None:
+    """At a rate that makes the weights jump about, their average is ahead."""
+    model, workload = toy_net(), toy_workload()
+    settings = SETTINGS.model_copy(update={"epochs": 1, "batch_size": 4, "learning_rate": 1.0})
+    recipe = TrainSpec(schedule="constant", ema=0.9)
+    result = fine_tune(model, workload, settings=settings, recipe=recipe)
+    assert result.best_is_average and result.best_epoch == 1 and result.history[1].averaged is not None
+    assert result.best_metric == result.history[1].averaged["accuracy"] > result.history[1].metrics["accuracy"] + 0.1
+    assert evaluate(model, workload.data.validation, workload.task)["accuracy"] == result.best_metric
+
+
+def test_smoothed_labels_are_those_of_the_formula_and_need_labels() -> None:
+    outputs, targets, recipe = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1]), TrainSpec(label_smoothing=0.2)
+    wanted = 0.8 * nn.functional.one_hot(targets, 4) + 0.2 / 4
+    expected = -(wanted * outputs.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(task_loss(Classify(), outputs, targets, recipe), expected)
+    sets = toy_workload()
+    workload = Workload("toy", "user", sets.model, sets.example, sets.data, Regress())
+    with pytest.raises(UsageError, match="Regress has no labels that can be smoothed") as caught:
+        fine_tune(toy_net(), workload, settings=SETTINGS, recipe=recipe)
+    assert caught.value.where == "train.label_smoothing"
+
+
 def spiked(after: int) -> nn.Module:
     """Turns to NaN in training, once it has been called `after` times in train mode."""
 
@@ -236,6 +279,34 @@ def test_one_accident_goes_back_to_the_last_good_epoch_with_half_the_rate() -> N
     result = fine_tune(model, toy_workload(), settings=SETTINGS, progress=notes)
     assert result.halvings == 1 and result.steps == 24 and result.best_metric > 0.6
     assert len(notes.lines) == 1 and "learning rate halved" in notes.lines[0]
+    assert torch.isfinite(weights(model)).all()
+
+
+def test_a_gradient_that_is_not_finite_is_an_accident_though_its_loss_is_finite() -> None:
+    class Rooted(nn.Module):
+        """The root of zero has an infinite slope; that of the first step is zero."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(64, 4)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.fc(x.flatten(1))
+            if self.training:
+                self.calls += 1
+            return out + (out * (self.calls - 12).abs()).square().sum().sqrt() * 0 if self.training else out
+
+    notes, model = Notes(), Rooted()
+    with pytest.raises(QualityError, match="also at a learning rate of"):  # the buffer is rolled back to the same call
+        fine_tune(model, toy_workload(), settings=SETTINGS, progress=notes)
+    assert len(notes.lines) == 2 and all("back to the last good epoch" in line for line in notes.lines)
+
+
+def test_an_accident_takes_the_average_back_too() -> None:
+    model, recipe = spiked(after=12), TrainSpec(ema=0.5)
+    result = fine_tune(model, toy_workload(), settings=SETTINGS, recipe=recipe)
+    assert result.halvings == 1 and all(epoch.averaged is not None for epoch in result.history[1:])
     assert torch.isfinite(weights(model)).all()
 
 

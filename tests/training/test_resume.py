@@ -106,6 +106,21 @@ def test_the_state_is_written_as_often_as_the_recipe_says(tmp_path: Path) -> Non
     assert [file.name for file in (tmp_path / "always").iterdir()] == ["training.safetensors"]
 
 
+EVERYTHING = EVERY_STEP.model_copy(
+    update={"optimizer": "adamw", "schedule": "one-cycle", "clip": "adaptive", "ema": 0.9, "sam": 0.05}
+)
+
+
+@pytest.mark.parametrize("after", [1, 8, 13])
+def test_what_averages_and_optimisers_remember_is_kept_too(tmp_path: Path, after: int) -> None:
+    whole, model = toy_net(), toy_net()
+    expected = start(whole, EVERYTHING, None)
+    with pytest.raises(Stop):
+        start(toy_net(), EVERYTHING, tmp_path, Stopping(after))
+    assert told(start(model, EVERYTHING, tmp_path)) == told(expected) and bits(model) == bits(whole)
+    assert expected.history[1].averaged is not None
+
+
 @pytest.mark.parametrize("change", ["weights", "seed", "recipe", "length"])
 def test_the_state_of_another_training_is_left_alone_and_said_so(tmp_path: Path, change: str) -> None:
     with pytest.raises(Stop):
