@@ -190,7 +190,7 @@ def open_job(run: Run, workload: Workload, progress: Progress) -> Job:
     cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise UsageError("no CUDA device here", where="fit.device", hint="use cpu or auto")
-    check_recipe(spec.train, workload.task)
+    check_recipe(spec.train, workload.task, distill=fit.distill)
     progress.note("capturing the model")
     opened = open_model(workload.model, workload.example)
     captured = opened.captured

@@ -31,5 +31,7 @@ class TrainSpec(Value):
     sam: float = Field(0.0, ge=0)  # radius in which sharpness is looked for; 0: none
     temperature: float = Field(4.0, gt=0)  # scores are divided by it before student and teacher are compared
     teacher_share: float = Field(0.5, ge=0, le=1)  # of the loss; the rest is the task's own
+    feature_weight: float = Field(0.0, ge=0)  # of the distance to the features of the dense model's kept channels
+    attention_weight: float = Field(0.0, ge=0)  # of the distance to where the dense model looks
     checkpoint_s: float = Field(60.0, ge=0)  # seconds between two writes of the training's state; 0: after every step
     checkpoint_steps: int | None = Field(None, ge=1)  # steps between two writes, where that is sooner

@@ -78,7 +78,7 @@ def _stage(job: Job, found: Importance, aim: Rehearse, winner: Planned, number: 
     job.progress.note(f"stage {number} of {job.run.spec.fit.stages}: {planned.name}")
     workspace = job.run.workspace(f"stage-{number}")
     pruned = prune(job.source, job.groups, planned.plan)
-    tuned = stages.trained(job, pruned, workspace, steps=job.run.spec.fit.race_steps)
+    tuned = stages.trained(job, pruned, planned.plan, workspace, steps=job.run.spec.fit.race_steps)
     whole = written_back(job.source, job.groups, planned.plan, tuned)
     key = f"stage-{number}-model"
     if job.run.folder(key) is None:

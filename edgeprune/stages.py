@@ -45,6 +45,7 @@ from edgeprune.quantization.gates import GateReport, check
 from edgeprune.training.checkpoint import load_state, save_state
 from edgeprune.training.evaluate import evaluate, evaluate_session
 from edgeprune.training.fine_tune import fine_tune, re_estimate
+from edgeprune.training.guide import guide_of_plan, wants_guide
 from edgeprune.values import Value
 from edgeprune.workload.tasks import Classify
 
@@ -283,7 +284,8 @@ def race(job: Job, found: Importance, aim: Rehearse) -> Race:
     for entry in planned:
         job.progress.note(f"racing {entry.name}")
         workspace = job.run.workspace("race") / entry.name
-        module = trained(job, prune(job.captured, job.groups, entry.plan), workspace, steps=fit.race_steps)
+        pruned = prune(job.captured, job.groups, entry.plan)
+        module = trained(job, pruned, entry.plan, workspace, steps=fit.race_steps)
         metric = evaluate(module.module, job.workload.data.validation, task, device=job.device)[task.primary]
         raced.append(entry.model_copy(update={"metric": metric}))
     sign = -1 if task.higher_is_better else 1
@@ -366,7 +368,7 @@ def finish(job: Job, number: int, plan: Plan) -> Tuned:
     if folder is None:
         if not dense:  # nothing was removed, nothing to recover
             progress.note("fine-tuning the plan")
-            tuned = trained(job, tuned, job.run.workspace(f"round-{number}-tuned"), epochs=epochs)
+            tuned = trained(job, tuned, plan, job.run.workspace(f"round-{number}-tuned"), epochs=epochs)
         with job.run.write_folder(key) as work:
             save_state(tuned.module, work / "model.safetensors")
             (work / "plan.json").write_text(plan.model_dump_json(indent=1, by_alias=True) + "\n")
@@ -425,14 +427,15 @@ def _exported(job: Job, tuned: Captured, held: Held, artifact: Artifact, macs: i
 
 
 def trained(
-    job: Job, pruned: Captured, workspace: Path, *, epochs: int | None = None, steps: int | None = None
+    job: Job, pruned: Captured, plan: Plan, workspace: Path, *, epochs: int | None = None, steps: int | None = None
 ) -> Captured:
     """A pruned model with its BatchNorm statistics measured anew and fine-tuned, by epochs or by steps.
 
     Args:
+        plan: What it keeps of the dense model, which it learns from.
         workspace: Where its training goes on from after a kill.
     """
-    fit = job.run.spec.fit
+    fit, recipe = job.run.spec.fit, job.run.spec.train
     module = pruned.module.to(job.device)
     re_estimate(
         module, job.workload.data.train, fit.batch_size, batches=_NORM_BATCHES, seed=fit.seed, device=job.device
@@ -441,8 +444,9 @@ def trained(
         module,
         job.workload,
         teacher=job.teacher if fit.distill else None,
+        guide=guide_of_plan(job.captured, job.groups, plan, pruned) if wants_guide(recipe) else None,
         settings=fit,
-        recipe=job.run.spec.train,
+        recipe=recipe,
         epochs=epochs,
         steps=steps,
         seed=fit.seed,

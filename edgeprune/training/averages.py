@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 
 @torch.no_grad()
@@ -25,10 +24,13 @@ def decay_at(decay: float, step: int) -> float:
 
 
 @contextmanager
-def in_place_of(model: nn.Module, other: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Within, the model has other weights; afterwards its own."""
-    model.load_state_dict(other)
+def in_place_of(weights: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Within, the weights hold the values of others; afterwards their own."""
+    own = {name: value.clone() for name, value in weights.items()}
+    for name, value in weights.items():
+        value.copy_(other[name])
     try:
         yield
     finally:
-        model.load_state_dict(own)
+        for name, value in weights.items():
+            value.copy_(own[name])

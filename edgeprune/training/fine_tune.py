@@ -17,10 +17,22 @@ from edgeprune.training.averages import in_place_of
 from edgeprune.training.batchnorm import re_estimate_batchnorm
 from edgeprune.training.distil import Teacher
 from edgeprune.training.evaluate import better, evaluate
+from edgeprune.training.guide import Guide, wants_guide
 from edgeprune.training.layout import channels_last_if_it_runs, restored_layout
 from edgeprune.training.order import Order
 from edgeprune.training.resume import Keeper, keeper
-from edgeprune.training.state import Best, EpochResult, Setup, State, begun, fresh_optimiser, rate, snapshot
+from edgeprune.training.state import (
+    Best,
+    EpochResult,
+    Setup,
+    State,
+    begun,
+    fresh_optimiser,
+    put_back,
+    rate,
+    snapshot,
+    trained_tensors,
+)
 from edgeprune.training.step import take_step
 from edgeprune.values import Value
 from edgeprune.workload import Dataset, Task, Workload
@@ -51,6 +63,7 @@ def fine_tune(
     settings: FitSpec,
     recipe: TrainSpec = RECIPE,
     teacher: Teacher | None = None,
+    guide: Guide | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     seed: int | None = None,
@@ -67,6 +80,8 @@ def fine_tune(
         settings: Epochs, batch size, rate, weight decay, norm to clip at, patience, seed, device, whether to distil.
         recipe: Everything else about the training.
         teacher: From `teacher_for`; None, or `settings.distill` false, trains on the targets alone.
+        guide: From `guide_of_plan` or `guide_between`, for recipes that learn from inside the dense model; `model` is
+            a captured program then.
         epochs: Other than `settings.epochs`.
         steps: Train for this many steps and judge once at the end, without early stop: what a race of plans needs.
         seed: Other than `settings.seed`.
@@ -81,7 +96,7 @@ def fine_tune(
         NoRoomError: No room for the state; what was written before is intact.
     """
     started = time.perf_counter()
-    check_recipe(recipe, workload.task)
+    check_recipe(recipe, workload.task, distill=settings.distill)
     place = torch.device(device) if device is not None else training_device(settings.device)
     rounds = (settings.epochs if epochs is None else epochs) if steps is None else 1
     per_epoch = max(1, len(workload.data.train) // settings.batch_size) if steps is None else steps
@@ -92,6 +107,7 @@ def fine_tune(
             model=model,
             workload=workload,
             teacher=_placed_teacher(teacher, workload, place) if settings.distill else None,
+            guide=_placed_guide(guide, recipe, place),
             settings=settings,
             recipe=recipe,
             device=place,
@@ -127,17 +143,23 @@ def re_estimate(
     return re_estimate_batchnorm(model, (batch_of(dataset, indices)[0].to(device) for indices in drawn))
 
 
-def check_recipe(recipe: TrainSpec, task: Task) -> None:
-    """Refuse a recipe that means nothing for the task.
+def check_recipe(recipe: TrainSpec, task: Task, *, distill: bool) -> None:
+    """Refuse a recipe that cannot be followed.
 
     Raises:
-        UsageError: Label smoothing without labels.
+        UsageError: Label smoothing without labels; learning from inside a teacher that is not learnt from.
     """
     if recipe.label_smoothing > 0 and not isinstance(task, Classify):
         raise UsageError(
             f"{type(task).__name__} has no labels that can be smoothed",
             where="train.label_smoothing",
             hint="leave it out, or smooth in the task's own loss",
+        )
+    if wants_guide(recipe) and not distill:
+        raise UsageError(
+            "features and attention are learnt from the dense model, and distillation is off",
+            where="fit.distill",
+            hint="leave out --no-distill, or train.feature_weight and train.attention_weight",
         )
 
 
@@ -160,6 +182,16 @@ def _placed_teacher(teacher: Teacher | None, workload: Workload, device: torch.d
     return teacher
 
 
+def _placed_guide(guide: Guide | None, recipe: TrainSpec, device: torch.device) -> Guide | None:
+    if not wants_guide(recipe):
+        return None
+    if guide is None:
+        raise ValueError("the recipe learns from inside the dense model, and no guide was given")
+    guide.teacher.to(device).eval()
+    guide.projections.to(device)
+    return guide
+
+
 def _carry_out(setup: Setup, state: State, keep: Keeper) -> TrainResult:
     """All epochs that are left, until one stops being worth while; the model ends with the weights of the best."""
     if not state.history and (setup.judge_first or setup.epochs == 0):
@@ -173,7 +205,7 @@ def _carry_out(setup: Setup, state: State, keep: Keeper) -> TrainResult:
         _close_epoch(setup, state, loss, metrics)
     keep.at_end(setup, state)
     assert state.best is not None
-    setup.model.load_state_dict(state.kept)
+    put_back(setup, state.kept)
     return TrainResult(
         history=tuple(state.history),
         best_epoch=state.best.epoch,
@@ -197,7 +229,7 @@ def _close_epoch(setup: Setup, state: State, loss: float, metrics: dict[str, flo
     averaged = None
     if state.average is not None:
         state.last_average = {name: value.clone() for name, value in state.average.items()}
-        with in_place_of(setup.model, state.average, state.last_good):
+        with in_place_of(trained_tensors(setup), state.average):
             averaged = _judge(setup)
     speed = setup.per_epoch * setup.batch_size / max(state.seconds, 1e-9)
     result = EpochResult(
@@ -264,7 +296,7 @@ def _recover(setup: Setup, state: State) -> None:
     state.halvings += 1
     state.step -= state.done
     state.done, state.loss, state.seconds = 0, 0.0, 0.0
-    setup.model.load_state_dict(state.last_good)
+    put_back(setup, state.last_good)
     if state.average is not None and state.last_average is not None:
         for name, value in state.last_average.items():
             state.average[name].copy_(value)

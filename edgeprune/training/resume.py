@@ -19,7 +19,16 @@ from pydantic import ValidationError
 
 from edgeprune.errors import UsageError
 from edgeprune.training.checkpoint import read_tensors, write_tensors
-from edgeprune.training.state import Best, EpochResult, Setup, Snapshot, State, fresh_optimiser, trained_tensors
+from edgeprune.training.state import (
+    Best,
+    EpochResult,
+    Setup,
+    Snapshot,
+    State,
+    fresh_optimiser,
+    put_back,
+    trained_tensors,
+)
 from edgeprune.values import Value
 
 _FILE = "training.safetensors"
@@ -157,8 +166,7 @@ def _tensors(setup: Setup, state: State) -> dict[str, torch.Tensor]:
 
 
 def _restored(setup: Setup, state: State, position: Position, tensors: Snapshot) -> State:
-    for name, value in trained_tensors(setup).items():
-        value.copy_(tensors[f"now.{name}"])  # detached views: layout and place stay
+    put_back(setup, _below(tensors, "now", setup.device))  # in place: the layout stays
     good, best, average = (_below(tensors, prefix, setup.device) for prefix in ("good", "best", "good-average"))
     state.last_good = good
     state.kept = best or good

@@ -11,6 +11,7 @@ from edgeprune.progress import Progress
 from edgeprune.recipe import TrainSpec
 from edgeprune.spec import FitSpec
 from edgeprune.training.distil import Teacher
+from edgeprune.training.guide import Guide
 from edgeprune.training.optimisers import optimiser
 from edgeprune.training.order import Order
 from edgeprune.training.rates import rate_share
@@ -52,6 +53,7 @@ class Setup:
     model: nn.Module
     workload: Workload
     teacher: Teacher | None
+    guide: Guide | None
     settings: FitSpec
     recipe: TrainSpec
     device: torch.device
@@ -118,8 +120,11 @@ def fresh_optimiser(setup: Setup) -> torch.optim.Optimizer:
 
 
 def trained_tensors(setup: Setup) -> Snapshot:
-    """Everything that steps change in place, without gradients: the model's weights and statistics."""
-    return {name: value.detach() for name, value in setup.model.state_dict().items()}
+    """Everything that steps change in place, without gradients: the weights and statistics of model and guide."""
+    found = {name: value.detach() for name, value in setup.model.state_dict().items()}
+    if setup.guide is not None:
+        found |= {f"guide.{name}": value.detach() for name, value in setup.guide.projections.items()}
+    return found
 
 
 def snapshot(setup: Setup) -> Snapshot:
@@ -127,9 +132,16 @@ def snapshot(setup: Setup) -> Snapshot:
     return {name: value.clone() for name, value in trained_tensors(setup).items()}
 
 
+def put_back(setup: Setup, weights: Snapshot) -> None:
+    """Make the trained tensors those of a snapshot."""
+    for name, value in trained_tensors(setup).items():
+        value.copy_(weights[name])
+
+
 def trained_parameters(setup: Setup) -> list[nn.Parameter]:
-    """What gradients are computed for."""
-    return [p for p in setup.model.parameters() if p.requires_grad]
+    """What gradients are computed for; the model's last layer is last."""
+    own = [] if setup.guide is None else list(setup.guide.projections.values())
+    return own + [p for p in setup.model.parameters() if p.requires_grad]
 
 
 def rate(setup: Setup, state: State) -> float:

@@ -12,6 +12,7 @@ from torch import nn
 from edgeprune.training.averages import decay_at, update_average
 from edgeprune.training.clipping import clip
 from edgeprune.training.distil import distillation_loss
+from edgeprune.training.guide import guide_loss, run_watched
 from edgeprune.training.sharpness import uphill
 from edgeprune.training.state import Setup, State, rate, trained_parameters, trained_tensors
 from edgeprune.workload.samples import batch_of
@@ -43,38 +44,53 @@ def take_step(setup: Setup, state: State, indices: torch.Tensor) -> float | None
 
 @dataclass(frozen=True)
 class _Batch:
-    """Samples as the model is trained on them: inputs (n, ...), targets (n, ...), what the teacher says of them."""
+    """Samples as the model is trained on them.
+
+    Attributes:
+        x: Inputs (n, ...).
+        y: Targets (n, ...).
+        taught: The teacher's outputs.
+        inside: Results of the guide's steps, by name.
+    """
 
     x: torch.Tensor
     y: torch.Tensor
     taught: torch.Tensor | None
+    inside: dict[str, torch.Tensor]
 
 
+@torch.no_grad()
 def _batch(setup: Setup, state: State, indices: torch.Tensor) -> _Batch:
     x, y = batch_of(setup.workload.data.train, indices)
     x, y = x.to(setup.device), y.to(setup.device)
     if setup.workload.augment is not None:
         x = setup.workload.augment(x, state.generator)
     x = x.to(memory_format=setup.layout)
-    return _Batch(x, y, _taught(setup, indices, x))
+    taught, inside = None, {}
+    with _precision(setup.device):
+        if setup.guide is not None:
+            _, inside = run_watched(setup.guide.teacher, x, {point.teacher for point in setup.guide.points})
+        if isinstance(setup.teacher, nn.Module):
+            taught = setup.teacher(x).float()
+        elif setup.teacher is not None:
+            taught = setup.teacher[indices].to(setup.device)
+    return _Batch(x, y, taught, inside)
 
 
 def _gradients(setup: Setup, state: State, batch: _Batch) -> float:
     """The loss of a batch; its gradients are in the parameters afterwards."""
+    guide, inside = setup.guide, {}
     with _precision(setup.device):
-        outputs = setup.model(batch.x)
+        if guide is None:
+            outputs = setup.model(batch.x)
+        else:
+            outputs, inside = run_watched(setup.model, batch.x, {point.student for point in guide.points})
     loss = distillation_loss(setup.workload.task, outputs.float(), batch.y, batch.taught, setup.recipe)
+    if guide is not None:
+        loss = loss + guide_loss(guide, batch.inside, inside, setup.recipe)
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.item()
-
-
-def _taught(setup: Setup, indices: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
-    if not isinstance(setup.teacher, nn.Module):
-        return None if setup.teacher is None else setup.teacher[indices].to(x.device)
-    with torch.no_grad(), _precision(setup.device):
-        outputs: torch.Tensor = setup.teacher(x)
-        return outputs.float()
 
 
 def _precision(device: torch.device) -> AbstractContextManager[object]:
