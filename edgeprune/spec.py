@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from edgeprune.augmentations import Augmentation
 from edgeprune.cost import Budget, Percentile
 from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.recipe import TrainSpec
@@ -52,6 +53,7 @@ class DataSpec(Value):
     std: tuple[float, ...] | None = None
     flip: bool = False  # augmentation: horizontal flip
     crop: int = Field(0, ge=0)  # augmentation: random shift by up to this many pixels
+    augment: tuple[Augmentation, ...] = ()  # more of it, such as [{name = "cutout", size = 8}]
 
 
 NO_DEVICE = "none"  # instead of a device's address

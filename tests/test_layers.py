@@ -22,6 +22,7 @@ PACKAGE = ROOT / "edgeprune"
 LEVELS = {
     "edgeprune": 0,  # the package itself: its version, and names loaded when asked for
     "edgeprune.against_document": 0,
+    "edgeprune.augmentations": 0,
     "edgeprune.children": 0,
     "edgeprune.cost": 0,
     "edgeprune.data_files": 0,

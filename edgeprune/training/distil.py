@@ -9,6 +9,7 @@ from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import TrainSpec
 from edgeprune.training.evaluate import predict
 from edgeprune.workload import Task, Workload
+from edgeprune.workload.augment import Mixture
 from edgeprune.workload.samples import TensorSet
 from edgeprune.workload.tasks import Classify
 
@@ -24,7 +25,8 @@ def teacher_for(
     Raises:
         QualityError: An output is not finite.
     """
-    if workload.augment is not None or not isinstance(workload.data.train, TensorSet):
+    changing = workload.augment is not None or workload.mixup_alpha > 0
+    if changing or not isinstance(workload.data.train, TensorSet):
         return model.to(device).eval()
     return torch.from_numpy(predict(model, workload.data.train, device=device, progress=progress)[0])
 
@@ -40,14 +42,27 @@ def task_loss(task: Task, outputs: torch.Tensor, targets: torch.Tensor, recipe: 
 
 
 def distillation_loss(
-    task: Task, outputs: torch.Tensor, targets: torch.Tensor, taught: torch.Tensor | None, recipe: TrainSpec
+    task: Task,
+    outputs: torch.Tensor,
+    targets: torch.Tensor,
+    taught: torch.Tensor | None,
+    recipe: TrainSpec,
+    mix: Mixture | None = None,
 ) -> torch.Tensor:
     """The task's loss, a share of it replaced by the distance to the teacher's outputs when there are any.
 
     For classification that distance is T² KL(teacher ‖ student) of softened scores (n, classes, ...), T the recipe's
     temperature; for other tasks the mean squared difference of outputs.
+
+    Args:
+        taught: The teacher's outputs on the same inputs, mixed like the student's.
+        mix: How the inputs were mixed.
     """
-    loss = task_loss(task, outputs, targets, recipe)
+
+    def own(wanted: torch.Tensor) -> torch.Tensor:
+        return task_loss(task, outputs, wanted, recipe)
+
+    loss = own(targets) if mix is None else mix.of_losses(own, targets)
     if taught is None:
         return loss
     share, temperature = recipe.teacher_share, recipe.temperature

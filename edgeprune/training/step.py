@@ -15,6 +15,7 @@ from edgeprune.training.distil import distillation_loss
 from edgeprune.training.guide import guide_loss, run_watched
 from edgeprune.training.sharpness import uphill
 from edgeprune.training.state import Setup, State, rate, trained_parameters, trained_tensors
+from edgeprune.workload.augment import Mixture, mixture
 from edgeprune.workload.samples import batch_of
 
 
@@ -51,12 +52,14 @@ class _Batch:
         y: Targets (n, ...).
         taught: The teacher's outputs.
         inside: Results of the guide's steps, by name.
+        mix: How the samples were mixed.
     """
 
     x: torch.Tensor
     y: torch.Tensor
     taught: torch.Tensor | None
     inside: dict[str, torch.Tensor]
+    mix: Mixture | None
 
 
 @torch.no_grad()
@@ -65,6 +68,10 @@ def _batch(setup: Setup, state: State, indices: torch.Tensor) -> _Batch:
     x, y = x.to(setup.device), y.to(setup.device)
     if setup.workload.augment is not None:
         x = setup.workload.augment(x, state.generator)
+    mix = None
+    if setup.workload.mixup_alpha > 0:
+        mix = mixture(len(x), setup.workload.mixup_alpha, state.generator)
+        x = mix.of_inputs(x)
     x = x.to(memory_format=setup.layout)
     taught, inside = None, {}
     with _precision(setup.device):
@@ -74,7 +81,7 @@ def _batch(setup: Setup, state: State, indices: torch.Tensor) -> _Batch:
             taught = setup.teacher(x).float()
         elif setup.teacher is not None:
             taught = setup.teacher[indices].to(setup.device)
-    return _Batch(x, y, taught, inside)
+    return _Batch(x, y, taught, inside, mix)
 
 
 def _gradients(setup: Setup, state: State, batch: _Batch) -> float:
@@ -85,7 +92,7 @@ def _gradients(setup: Setup, state: State, batch: _Batch) -> float:
             outputs = setup.model(batch.x)
         else:
             outputs, inside = run_watched(setup.model, batch.x, {point.student for point in guide.points})
-    loss = distillation_loss(setup.workload.task, outputs.float(), batch.y, batch.taught, setup.recipe)
+    loss = distillation_loss(setup.workload.task, outputs.float(), batch.y, batch.taught, setup.recipe, batch.mix)
     if guide is not None:
         loss = loss + guide_loss(guide, batch.inside, inside, setup.recipe)
     state.optimiser.zero_grad(set_to_none=True)

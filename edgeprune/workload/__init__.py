@@ -64,6 +64,7 @@ class Workload:
         model: The dense model in eval mode.
         example: One input with a batch axis of one, from the data.
         augment: Maps a training batch (n, ...) to an augmented one, or None.
+        mixup_alpha: Training batches are mixed in pairs by shares from Beta(alpha, alpha); 0: they are not.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Workload:
     data: Data
     task: Task
     augment: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None
+    mixup_alpha: float = 0.0
 
     @property
     def notes(self) -> tuple[str, ...]:

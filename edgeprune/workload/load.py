@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 from edgeprune.errors import UsageError
 from edgeprune.spec import Spec
 from edgeprune.workload import Data, Task, Workload
-from edgeprune.workload.augment import augmentation
+from edgeprune.workload.augment import augmentation, check_augmentation, mixup_alpha
 from edgeprune.workload.data import load_data
 from edgeprune.workload.models import load_model
 from edgeprune.workload.samples import TensorSet, batch_of, labels_of
@@ -30,17 +31,24 @@ def load_workload(spec: Spec) -> Workload:
     if spec.is_demo:
         from edgeprune.workload.demo import demo_workload
 
-        return demo_workload(seed=spec.fit.seed, calibration_samples=spec.fit.calibration_samples)
+        return _augmented(demo_workload(spec.fit.seed, spec.fit.calibration_samples), spec)
     task = load_task(spec.task)
     data = load_data(spec.data, spec.fit.seed, spec.fit.calibration_samples)
     model = load_model(spec.model)
     check_fit(model, data, task)
     example = batch_of(data.train, [0])[0]
-    augment = augmentation(spec.data)
-    if augment is not None and example.ndim != 4:
-        raise UsageError(f"flip and crop are for images, not for inputs {_shape(example)}", where="[data]")
     assert spec.model.entry is not None
-    return Workload(_short_name(spec.model.entry), "user", model, example, data, task, augment)
+    return _augmented(Workload(_short_name(spec.model.entry), "user", model, example, data, task), spec)
+
+
+def _augmented(workload: Workload, spec: Spec) -> Workload:
+    """The workload with the job's augmentation.
+
+    Raises:
+        UsageError: It means nothing for such samples.
+    """
+    check_augmentation(spec.data, tuple(workload.example.shape[1:]))
+    return replace(workload, augment=augmentation(spec.data), mixup_alpha=mixup_alpha(spec.data))
 
 
 def check_fit(model: nn.Module, data: Data, task: Task) -> None:

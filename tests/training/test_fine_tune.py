@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from edgeprune.training.distil import distillation_loss, task_loss, teacher_for
 from edgeprune.training.evaluate import better, evaluate, evaluate_session, predict
 from edgeprune.training.fine_tune import fine_tune, training_device
 from edgeprune.workload import Data, Workload
-from edgeprune.workload.augment import augmentation
+from edgeprune.workload.augment import augmentation, mixture
 from edgeprune.workload.samples import Subset, TensorSet
 from edgeprune.workload.tasks import Classify
 
@@ -242,6 +243,21 @@ def test_the_average_of_the_weights_is_kept_where_it_is_better() -> None:
     assert result.best_is_average and result.best_epoch == 1 and result.history[1].averaged is not None
     assert result.best_metric == result.history[1].averaged["accuracy"] > result.history[1].metrics["accuracy"] + 0.1
     assert evaluate(model, workload.data.validation, workload.task)["accuracy"] == result.best_metric
+
+
+def test_mixed_samples_are_learnt_from_targets_and_a_teacher_alike() -> None:
+    workload = replace(toy_workload(), mixup_alpha=0.4)
+    assert teacher_for(workload.model, workload) is workload.model, "its outputs change with the mixture"
+    settings = SETTINGS.model_copy(update={"epochs": 6, "patience": 6})
+    for teacher in (None, toy_net(3)):
+        assert fine_tune(toy_net(), workload, settings=settings, teacher=teacher).best_metric > 0.6
+    outputs, targets, taught = torch.randn(6, 4), torch.arange(6) % 4, torch.randn(6, 4)
+    mix = mixture(6, 0.4, torch.Generator().manual_seed(0))
+    with_mix = distillation_loss(Classify(), outputs, targets, taught, TrainSpec(), mix)
+    without = distillation_loss(Classify(), outputs, targets, taught, TrainSpec())
+    own = nn.functional.cross_entropy(outputs, targets)
+    partners = nn.functional.cross_entropy(outputs, targets[mix.partner])
+    torch.testing.assert_close(with_mix - without, 0.5 * (1 - mix.share) * (partners - own))
 
 
 def test_smoothed_labels_are_those_of_the_formula_and_need_labels() -> None:

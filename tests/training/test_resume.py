@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +56,7 @@ def told(result: TrainResult) -> dict[str, Any]:
 
 
 def start(model: nn.Module, recipe: TrainSpec, folder: Path | None, progress: Any = None, **more: Any) -> TrainResult:
-    workload = toy_workload(augment=DataSpec(flip=True, crop=1))
+    workload = replace(toy_workload(augment=DataSpec(flip=True, crop=1)), mixup_alpha=0.0 if recipe.sam == 0 else 0.2)
     settings = SETTINGS.model_copy(update={"epochs": 3, "patience": 3})
     options = {"progress": progress} if progress else {}
     return fine_tune(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgeprune.augmentations import Jitter
 from edgeprune.errors import UsageError
 from edgeprune.spec import DataSpec, FitSpec, ModelSpec, Spec
 from edgeprune.workload.augment import augmentation, random_flip, random_shift
@@ -78,6 +79,18 @@ def test_image_augmentation_of_other_inputs_is_refused(folder: Path) -> None:
     np.savez(folder / "v.npz", x=np.zeros((40, 10), np.float32), y=np.arange(40) % 4)
     with pytest.raises(UsageError, match=r"flip and crop are for images, not for inputs \(10,\)"):
         load_workload(job(folder, "flat", "v.npz", flip=True))
+
+
+def test_the_jobs_augmentation_is_the_workloads_also_of_the_demo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = load_workload(job(folder))
+    monkeypatch.setattr("edgeprune.workload.demo.demo_workload", lambda *_: demo)
+    entries = [{"name": "cutout", "size": 2}, {"name": "mixup", "alpha": 0.3}]
+    data = DataSpec.model_validate({"source": f"npz:{folder / 'd.npz'}", "augment": entries})
+    for spec in (job(folder).model_copy(update={"data": data}), Spec(data=DataSpec(augment=data.augment))):
+        workload = load_workload(spec)
+        assert workload.augment is not None and workload.mixup_alpha == 0.3
+        with pytest.raises(UsageError, match="jitter is for sensors"):
+            load_workload(spec.model_copy(update={"data": DataSpec(source=data.source, augment=(Jitter(),))}))
 
 
 def test_augmentation_is_repeatable_and_keeps_shape_and_content() -> None:
