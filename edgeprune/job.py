@@ -21,7 +21,7 @@ from edgeprune.emulated import check_tools
 from edgeprune.emulated_board import at_hand, emulated_target
 from edgeprune.errors import MissingExtraError, QualityError, UsageError, missing_extra
 from edgeprune.links import Link
-from edgeprune.links.emulator import ALONE, EmulatedBoard, linked
+from edgeprune.links.emulator import OF_THE_TARGET, EmulatedBoard, linked
 from edgeprune.on_device import reached
 from edgeprune.profiling import profile
 from edgeprune.progress import SILENT, Progress
@@ -41,6 +41,7 @@ from edgeprune.target import Target, load_target
 from edgeprune.timing import Reference
 from edgeprune.training.distil import Teacher, teacher_for
 from edgeprune.training.fine_tune import check_recipe
+from edgeprune.training.ranks import ALONE, Ranks
 from edgeprune.workload import Workload
 from edgeprune.workload.criteria import load_criterion
 from edgeprune.workload.samples import batches
@@ -72,6 +73,7 @@ class Job:
     start: Captured | None = None  # the whole model after stages of pruning; None: the dense model
     usual_s: float | None = None  # what the dense model's file usually takes; None before that is known
     within: Plan | None = None  # what plans may still keep after stages without regrowth; None: everything
+    ranks: Ranks = ALONE  # the processes that train together
     link: Link | None = None  # to the device that files are measured on; None: this machine, or nowhere
 
     @property
@@ -154,7 +156,7 @@ def sourced(spec: Spec, progress: Progress = SILENT) -> Spec:
     if not at_hand(aim.target, aim.runtime, aim.threads, progress):
         return spec
     progress.note(f"costs are those of the emulated {aim.target.name}; --device {NO_DEVICE} would estimate them")
-    return spec.model_copy(update={"target": spec.target.model_copy(update={"device": ALONE})})
+    return spec.model_copy(update={"target": spec.target.model_copy(update={"device": OF_THE_TARGET})})
 
 
 def open_job(run: Run, workload: Workload, progress: Progress) -> Job:

@@ -10,6 +10,7 @@ import torch
 from edgeprune import stages
 from edgeprune.decide import Accept
 from edgeprune.documents import FitRecord
+from edgeprune.followers import Told, follow, tell
 from edgeprune.job import Job, open_job, sourced
 from edgeprune.progress import SILENT, Progress
 from edgeprune.record import Run, create, reopen, write_text
@@ -19,6 +20,7 @@ from edgeprune.schedule import staged
 from edgeprune.spec import Spec
 from edgeprune.stages import Dense, Evaluated, Floor, Importance, Race
 from edgeprune.summary import infeasible, summarize
+from edgeprune.training.ranks import ALONE, Ranks, joined
 from edgeprune.workload import Workload
 from edgeprune.workload.load import load_workload
 
@@ -32,10 +34,13 @@ def fit(spec: Spec, progress: Progress = SILENT, workload: Workload | None = Non
     Raises:
         EdgepruneError: Bad input before anything is spent, or a stage that fails; what was finished stays.
     """
-    spec = sourced(spec, progress)
-    opened = workload or load_workload(spec)
-    with create(spec, f"{opened.name}-{spec.target.name}") as run:
-        return _run(run, opened, progress)
+    with joined() as ranks:
+        if not ranks.leads:
+            return follow(ranks, workload)
+        spec = sourced(spec, progress)
+        opened = workload or load_workload(spec)
+        with create(spec, f"{opened.name}-{spec.target.name}") as run:
+            return _led(run, opened, progress, ranks)
 
 
 def resume(path: Path, progress: Progress = SILENT, workload: Workload | None = None) -> FitRecord:
@@ -47,8 +52,11 @@ def resume(path: Path, progress: Progress = SILENT, workload: Workload | None = 
     Raises:
         UsageError: Not a run folder, or another process is writing it.
     """
-    with reopen(path) as run:
-        return _run(run, workload or load_workload(run.spec), progress)
+    with joined() as ranks:
+        if not ranks.leads:
+            return follow(ranks, workload)
+        with reopen(path) as run:
+            return _led(run, workload or load_workload(run.spec), progress, ranks)
 
 
 def prepare(run: Run, progress: Progress = SILENT) -> None:
@@ -75,10 +83,18 @@ def fit_in(run: Run, progress: Progress = SILENT, workload: Workload | None = No
     return _run(run, workload or load_workload(run.spec), progress)
 
 
-def _run(run: Run, workload: Workload, progress: Progress) -> FitRecord:
+def _led(run: Run, workload: Workload, progress: Progress, ranks: Ranks) -> FitRecord:
+    """The whole flow, with other processes to train with."""
+    tell(ranks, Told(spec=run.spec))
+    record = _run(run, workload, progress, ranks)
+    tell(ranks, Told(record=record))
+    return record
+
+
+def _run(run: Run, workload: Workload, progress: Progress, ranks: Ranks = ALONE) -> FitRecord:
     """The whole flow. Every `run.stage` is loaded when it is there already, so this function is also the resume."""
     torch.manual_seed(run.spec.fit.seed)
-    job = open_job(run, workload, progress)
+    job = open_job(run, workload, progress).changed(ranks=ranks)
     dense = _dense(job)
     floor = run.stage("floor", Floor, lambda: stages.floor(job, dense))
     if not floor.feasible:

@@ -33,5 +33,8 @@ class TrainSpec(Value):
     teacher_share: float = Field(0.5, ge=0, le=1)  # of the loss; the rest is the task's own
     feature_weight: float = Field(0.0, ge=0)  # of the distance to the features of the dense model's kept channels
     attention_weight: float = Field(0.0, ge=0)  # of the distance to where the dense model looks
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
+    compile: bool = False  # by torch.compile; a model that it cannot compile is an error
+    tensorboard: bool = False  # curves in the run folder; needs the extra tensorboard
     checkpoint_s: float = Field(60.0, ge=0)  # seconds between two writes of the training's state; 0: after every step
     checkpoint_steps: int | None = Field(None, ge=1)  # steps between two writes, where that is sooner

@@ -8,6 +8,7 @@ Layout of `runs/<UTC time>-<name>/`:
     stages/        one JSON file per finished stage
     <key>/         folders of files (checkpoints, artifacts), complete or absent
     unfinished/    what stages that are under way go on from; gone when they are finished
+    tensorboard/   curves of the trainings, where the job asks for them
     record.json    the finished run; report.html and report.md are made from it
     lock           process and host that are writing
 
@@ -56,7 +57,6 @@ __all__ = [
 V = TypeVar("V", bound=Value)
 
 _TEMPORARY = ".tmp-"
-_UNFINISHED = "unfinished"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -116,7 +116,12 @@ class Run:
 
     def workspace(self, key: str) -> Path:
         """Where a stage that is not finished may keep what it goes on from after a kill; it goes with `save`."""
-        return self.path / _UNFINISHED / _checked(key)
+        return self.workspaces / _checked(key)
+
+    @property
+    def workspaces(self) -> Path:
+        """The folder of all workspaces."""
+        return self.path / "unfinished"
 
     def stage(self, key: str, kind: type[V], compute: Callable[[], V]) -> V:
         """The stored result of a finished stage, else the computed one, stored."""
@@ -203,7 +208,7 @@ class Run:
     def finish(self, record: FitRecord) -> None:
         """Store the whole run's record."""
         write_text(self.path / "record.json", record.to_json())
-        shutil.rmtree(self.path / _UNFINISHED, ignore_errors=True)
+        shutil.rmtree(self.workspaces, ignore_errors=True)
 
     def _stage_file(self, key: str) -> Path:
         return self.path / "stages" / f"{_checked(key)}.json"
@@ -276,7 +281,7 @@ def _begun(path: Path, spec: Spec, name: str, lock: int) -> Run:
 
 def _tidy(path: Path) -> None:
     """Remove what a kill left half written, and what finished stages need no more."""
-    needless = [work for work in path.glob(f"{_UNFINISHED}/*") if (path / "stages" / f"{work.name}.json").exists()]
+    needless = [work for work in path.glob("unfinished/*") if (path / "stages" / f"{work.name}.json").exists()]
     for leftover in (*path.glob(f"{_TEMPORARY}*"), *path.glob(f"stages/{_TEMPORARY}*"), *needless):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

@@ -21,6 +21,7 @@ from edgeprune.device.fusion import fuse
 from edgeprune.documents import QuantizeRow
 from edgeprune.errors import QualityError
 from edgeprune.evidence import first
+from edgeprune.followers import Told, Training, tell, tune
 from edgeprune.int8 import Held, held_in_int8, int8_file
 from edgeprune.job import Job, evidence, export, fp32_cost, inputs, profiled
 from edgeprune.pruning.allocation import (
@@ -44,8 +45,7 @@ from edgeprune.pruning.trace import Captured
 from edgeprune.quantization.gates import GateReport, check
 from edgeprune.training.checkpoint import load_state, save_state
 from edgeprune.training.evaluate import evaluate, evaluate_session
-from edgeprune.training.fine_tune import fine_tune, re_estimate
-from edgeprune.training.guide import guide_of_plan, wants_guide
+from edgeprune.training.fine_tune import re_estimate
 from edgeprune.values import Value
 from edgeprune.workload.tasks import Classify
 
@@ -435,23 +435,25 @@ def trained(
         plan: What it keeps of the dense model, which it learns from.
         workspace: Where its training goes on from after a kill.
     """
-    fit, recipe = job.run.spec.fit, job.run.spec.train
+    spec, fit = job.run.spec, job.run.spec.fit
     module = pruned.module.to(job.device)
     re_estimate(
         module, job.workload.data.train, fit.batch_size, batches=_NORM_BATCHES, seed=fit.seed, device=job.device
     )
-    fine_tune(
-        module,
+    training = Training(plan=plan, epochs=epochs, steps=steps)
+    tell(job.ranks, Told(training=training))
+    tune(
+        spec,
         job.workload,
+        job.captured,
+        job.groups,
+        pruned,
+        training,
         teacher=job.teacher if fit.distill else None,
-        guide=guide_of_plan(job.captured, job.groups, plan, pruned) if wants_guide(recipe) else None,
-        settings=fit,
-        recipe=recipe,
-        epochs=epochs,
-        steps=steps,
-        seed=fit.seed,
         device=job.device,
+        ranks=job.ranks,
         progress=job.progress,
         workspace=workspace,
+        curves=job.run.path / "tensorboard" / workspace.relative_to(job.run.workspaces),
     )
     return Captured(module.eval(), pruned.graph)

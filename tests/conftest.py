@@ -43,7 +43,7 @@ ALLOWED_SKIPS = (
     r"needs the published measurements.*",
     r"needs the shared data.*",
     r"needs the tool .*",
-    r"needs (arm-none-eabi-gcc|qemu-system-arm|the extra (mcu|sign)).*",
+    r"needs (arm-none-eabi-gcc|qemu-system-arm|the extra (mcu|sign|tensorboard)).*",
     r"needs an emulated board: edgeprune emulate setup .*",
     r"not a git checkout",
 )

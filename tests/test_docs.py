@@ -7,15 +7,17 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 import edgeprune
+from edgeprune.augmentations import Augmentation
 from edgeprune.backends.c.lowering import lowerings
 from edgeprune.backends.c.signatures import SIGNATURES
 from edgeprune.pruning.importance import CRITERIA
+from edgeprune.recipe import TrainSpec
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +39,22 @@ def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert all((ROOT / "docs" / link).exists() for link in links), links
+
+
+def test_every_setting_of_training_is_described_with_its_default() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    for name, field in TrainSpec.model_fields.items():
+        assert f"`{name}`" in text or f"`train.{name}`" in text, name
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool):
+            assert re.search(rf"\b{name}` (?:\| |= |seconds \(){field.default:g}\b", text), (
+                f"{name} = {field.default:g}"
+            )
+        for choice in get_args(field.annotation):
+            assert not isinstance(choice, str) or choice in text, f"{name} = {choice}"
+    for kind in get_args(get_args(Augmentation)[0]):
+        (row,) = re.findall(rf"^\| `{kind().name}` .*$", text, re.MULTILINE)
+        for name, value in kind():
+            assert name == "name" or f"`{name}` = {value:g}" in row, (kind().name, name)
 
 
 def section(page: str, heading: str) -> str:

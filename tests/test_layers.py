@@ -91,6 +91,7 @@ LEVELS = {
     "edgeprune.evidence": 6,
     "edgeprune.int8": 6,
     "edgeprune.compared": 6,
+    "edgeprune.followers": 6,
     "edgeprune.job": 6,
     "edgeprune.prune_only": 6,
     "edgeprune.ladder": 6,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from edgeprune.documents import FitRecord
 from edgeprune.record import read_record
 from edgeprune.spec import Spec, resolved_toml
 from edgeprune.training.checkpoint import read_tensors
@@ -59,7 +62,7 @@ def test_a_fit_killed_at_random_points_resumes_to_the_same_result(tmp_path: Path
     assert same_result(read_record(left), read_record(right))
 
 
-def job(folder: Path) -> Path:
+def job(folder: Path, epochs: int = 3) -> Path:
     """A job in files whose training takes most of its time and writes its state after every step."""
     save_file(trained(), folder / "digits.safetensors")
     sets = {
@@ -74,7 +77,13 @@ def job(folder: Path) -> Path:
             "data": {"source": f"npz:{folder / 'digits.npz'}", "crop": 1},
             "target": {"name": str(Path(__file__).parent / "golden" / "test-board.toml")},
             "budget": {"latency": "250us"},
-            "fit": {"schedule": "one-shot", "epochs": 3, "race_steps": 0, "formats": ("onnxruntime",), "curves": False},
+            "fit": {
+                "schedule": "one-shot",
+                "epochs": epochs,
+                "race_steps": 0,
+                "formats": ("onnxruntime",),
+                "curves": False,
+            },
             "train": {"checkpoint_s": 0.0},
         }
     )
@@ -112,3 +121,25 @@ def written_step(out: Path) -> int:
     """The step that the training below `out` would go on from; 0 before it has begun."""
     files = list(out.glob("*/unfinished/*/training.safetensors"))
     return Position.model_validate_json(read_tensors(files[0])[1]["training"]).step if files else 0
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_find_the_plan_of_one(tmp_path: Path, root: Path) -> None:
+    config = str(job(tmp_path, epochs=1))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    fit = ["-m", "edgeprune", "fit", "--json", "--quiet", "--config", config, "--out"]
+    runs = []
+    for start in ([sys.executable], launcher):
+        out = tmp_path / str(len(runs))
+        done = subprocess.run(
+            [*start, *fit, str(out)], cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        (run,) = out.iterdir()
+        assert FitRecord.model_validate_json(done.stdout) == read_record(run), "one process prints, and writes one run"
+        runs.append(run)
+    plans = [(run / "plan.json").read_text() for run in runs]
+    scores = [json.loads((run / "stages" / "importance.json").read_text())["scores"] for run in runs]
+    one, two = (read_record(run).metric for run in runs)
+    assert plans[0] == plans[1] and scores[0] == scores[1] and abs(one.final - two.final) < 0.03

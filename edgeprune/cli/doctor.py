@@ -55,6 +55,7 @@ EXTRAS = (
     ),
     Extra("ethos", ("ethos-u-vela",), "the compiler that estimates for Ethos-U NPUs", "~10 MB installed"),
     Extra("cluster", ("distributed",), "sweeps on machines of a Dask cluster", "~35 MB installed"),
+    Extra("tensorboard", ("tensorboard",), "curves of trainings", "~40 MB installed"),
     Extra("sign", ("cryptography",), "signatures of what is deployed", "~20 MB installed"),
 )
 

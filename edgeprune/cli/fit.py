@@ -181,10 +181,12 @@ def _resume(path: Path, besides: tuple[dict[str, Any], Path | None, bool], *, qu
 
 
 def _end(record: FitRecord, *, json: bool) -> NoReturn:
-    """Print the record and end with its exit code."""
+    """Print the record, of several processes in the first only, and end with its exit code."""
     from edgeprune.report.summary import summary
+    from edgeprune.training.ranks import launched
 
-    typer.echo(record.to_json() if json else summary(record), nl=False)
+    if launched().leads:
+        typer.echo(record.to_json() if json else summary(record), nl=False)
     raise typer.Exit(record.exit_code)
 
 

@@ -21,7 +21,7 @@ from edgeprune.errors import DeviceError, EdgepruneError, UsageError
 from edgeprune.target import Target, load_target
 
 FORM = "emulator[:TARGET]"
-ALONE = "emulator"  # of the target that is aimed at
+OF_THE_TARGET = "emulator"  # of the target that is aimed at
 _ADDRESS = re.compile(r"emulator(:(?P<board>[a-z0-9][a-z0-9-]*))?")
 
 
@@ -100,7 +100,7 @@ def linked(address: str, target: Target | None, python: str | None = None) -> li
         UnsupportedError: Nothing emulates the target.
         UsageError: No link has such addresses.
     """
-    if address == ALONE and target is not None:
+    if address == OF_THE_TARGET and target is not None:
         return board(target, python)
     return links.connect(address, python)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 
@@ -21,16 +20,3 @@ def update_average(average: Mapping[str, torch.Tensor], weights: Mapping[str, to
 def decay_at(decay: float, step: int) -> float:
     """The decay after `step` steps: less at first, so that the average leaves its beginning behind."""
     return min(decay, (1 + step) / (10 + step))
-
-
-@contextmanager
-def in_place_of(weights: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Within, the weights hold the values of others; afterwards their own."""
-    own = {name: value.clone() for name, value in weights.items()}
-    for name, value in weights.items():
-        value.copy_(other[name])
-    try:
-        yield
-    finally:
-        for name, value in weights.items():
-            value.copy_(own[name])

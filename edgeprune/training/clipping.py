@@ -50,4 +50,5 @@ def _clip_units(parameter: nn.Parameter, factor: float) -> None:
 def _unit_norms(tensor: torch.Tensor) -> torch.Tensor:
     """Norms (units, 1, ...) of the weights that make each output, of a vector (a bias, a scale) its own norm."""
     axes = tuple(range(1, tensor.ndim)) if tensor.ndim > 1 else None
-    return torch.linalg.vector_norm(tensor, dim=axes, keepdim=True)
+    norms: torch.Tensor = torch.linalg.vector_norm(tensor, dim=axes, keepdim=True)
+    return norms

@@ -9,7 +9,7 @@ from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import TrainSpec
 from edgeprune.training.evaluate import predict
 from edgeprune.workload import Task, Workload
-from edgeprune.workload.augment import Mixture
+from edgeprune.workload.augment import Mixed
 from edgeprune.workload.samples import TensorSet
 from edgeprune.workload.tasks import Classify
 
@@ -47,7 +47,7 @@ def distillation_loss(
     targets: torch.Tensor,
     taught: torch.Tensor | None,
     recipe: TrainSpec,
-    mix: Mixture | None = None,
+    mixed: Mixed | None = None,
 ) -> torch.Tensor:
     """The task's loss, a share of it replaced by the distance to the teacher's outputs when there are any.
 
@@ -56,13 +56,13 @@ def distillation_loss(
 
     Args:
         taught: The teacher's outputs on the same inputs, mixed like the student's.
-        mix: How the inputs were mixed.
+        mixed: What the inputs were mixed with.
     """
 
     def own(wanted: torch.Tensor) -> torch.Tensor:
         return task_loss(task, outputs, wanted, recipe)
 
-    loss = own(targets) if mix is None else mix.of_losses(own, targets)
+    loss = own(targets) if mixed is None else mixed.loss(own, targets)
     if taught is None:
         return loss
     share, temperature = recipe.teacher_share, recipe.temperature

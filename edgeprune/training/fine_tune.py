@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -13,14 +15,16 @@ from edgeprune.errors import QualityError, UsageError
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import TrainSpec
 from edgeprune.spec import FitSpec
-from edgeprune.training.averages import in_place_of
 from edgeprune.training.batchnorm import re_estimate_batchnorm
 from edgeprune.training.distil import Teacher
 from edgeprune.training.evaluate import better, evaluate
 from edgeprune.training.guide import Guide, wants_guide
+from edgeprune.training.journal import Journal, check_journal, journal
 from edgeprune.training.layout import channels_last_if_it_runs, restored_layout
 from edgeprune.training.order import Order
-from edgeprune.training.resume import Keeper, keeper
+from edgeprune.training.precision import forward_of, half_type
+from edgeprune.training.ranks import ALONE, Ranks
+from edgeprune.training.resume import Keeper, keeper, shared
 from edgeprune.training.state import (
     Best,
     EpochResult,
@@ -31,7 +35,6 @@ from edgeprune.training.state import (
     put_back,
     rate,
     snapshot,
-    trained_tensors,
 )
 from edgeprune.training.step import take_step
 from edgeprune.values import Value
@@ -70,6 +73,8 @@ def fine_tune(
     device: torch.device | str | None = None,
     progress: Progress = SILENT,
     workspace: Path | None = None,
+    curves: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train `model` in place; it ends in eval mode on `device` with the weights of the best epoch.
 
@@ -88,16 +93,27 @@ def fine_tune(
         device: Other than `settings.device`.
         workspace: A folder where the state is written now and then; the same call goes on from what it finds there,
             and its result is that of a call that was never interrupted.
+        curves: A folder for TensorBoard, where the recipe asks for it.
+        ranks: The processes that make this call together. Each works on its part of every batch, the leader's weights
+            and workspace count, and all end with the same weights, the leader with its statistics.
 
     Raises:
         QualityError: Numbers stop being finite even after the rate was halved twice.
         UsageError: CUDA is asked for and not there; the recipe does not fit the task; what lies in the workspace is
             damaged.
+        UnsupportedError: The model cannot be compiled, and is asked to be.
+        MissingExtraError: TensorBoard is asked for and not installed.
         NoRoomError: No room for the state; what was written before is intact.
     """
     started = time.perf_counter()
     check_recipe(recipe, workload.task, distill=settings.distill)
     place = torch.device(device) if device is not None else training_device(settings.device)
+    if min(settings.batch_size, len(workload.data.train)) < ranks.size:
+        raise UsageError(
+            f"{ranks.size} processes for batches of {settings.batch_size} samples",
+            where="fit.batch_size",
+            hint="start fewer processes or take larger batches",
+        )
     rounds = (settings.epochs if epochs is None else epochs) if steps is None else 1
     per_epoch = max(1, len(workload.data.train) // settings.batch_size) if steps is None else steps
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), restored_layout(model):
@@ -111,14 +127,19 @@ def fine_tune(
             settings=settings,
             recipe=recipe,
             device=place,
+            half=half_type(recipe, place),
+            forward=forward_of(model, recipe),
             layout=channels_last_if_it_runs(model.to(place), batch_of(workload.data.train, [0])[0].to(place)),
             progress=progress,
+            ranks=ranks,
             epochs=rounds,
             per_epoch=per_epoch,
             judge_first=steps is None,
         )
         keep = keeper(setup, workspace, seed)
-        result = _carry_out(setup, keep.taken_up(setup, begun(setup)), keep)
+        state = shared(setup, keep.taken_up(setup, begun(setup)))
+        with closing(journal(curves if recipe.tensorboard else None, state.step)) as log:
+            result = _carry_out(setup, state, keep, log)
     model.eval()
     return result.model_copy(update={"seconds": time.perf_counter() - started})
 
@@ -147,8 +168,11 @@ def check_recipe(recipe: TrainSpec, task: Task, *, distill: bool) -> None:
     """Refuse a recipe that cannot be followed.
 
     Raises:
-        UsageError: Label smoothing without labels; learning from inside a teacher that is not learnt from.
+        UsageError: Label smoothing without labels; learning from inside a teacher that is not learnt from; what cannot
+            go together.
+        MissingExtraError: TensorBoard is asked for and not installed.
     """
+    check_journal(recipe.tensorboard)
     if recipe.label_smoothing > 0 and not isinstance(task, Classify):
         raise UsageError(
             f"{type(task).__name__} has no labels that can be smoothed",
@@ -161,6 +185,10 @@ def check_recipe(recipe: TrainSpec, task: Task, *, distill: bool) -> None:
             where="fit.distill",
             hint="leave out --no-distill, or train.feature_weight and train.attention_weight",
         )
+    if recipe.compile and wants_guide(recipe):
+        raise UsageError("a compiled model cannot be looked into", where="train.compile", hint="train.compile = false")
+    if recipe.sam > 0 and recipe.precision == "fp16":
+        raise UsageError("sam needs gradients that are not scaled", where="train.sam", hint="use bf16 or fp32")
 
 
 def training_device(wish: str) -> torch.device:
@@ -192,17 +220,18 @@ def _placed_guide(guide: Guide | None, recipe: TrainSpec, device: torch.device) 
     return guide
 
 
-def _carry_out(setup: Setup, state: State, keep: Keeper) -> TrainResult:
+def _carry_out(setup: Setup, state: State, keep: Keeper, log: Journal) -> TrainResult:
     """All epochs that are left, until one stops being worth while; the model ends with the weights of the best."""
     if not state.history and (setup.judge_first or setup.epochs == 0):
         _record(setup, state, EpochResult(epoch=0, metrics=_judge(setup)))
     while state.epoch < setup.epochs and not _waited_enough(setup, state):
-        loss = _train_epoch(setup, state, keep)
+        loss = _train_epoch(setup, state, keep, log)
         metrics = _judge_if_finite(setup) if loss is not None else None
         if loss is None or metrics is None:
             _recover(setup, state)
             continue
         _close_epoch(setup, state, loss, metrics)
+        log.add(state.step, {f"validation/{name}": value for name, value in metrics.items()})
     keep.at_end(setup, state)
     assert state.best is not None
     put_back(setup, state.kept)
@@ -229,8 +258,9 @@ def _close_epoch(setup: Setup, state: State, loss: float, metrics: dict[str, flo
     averaged = None
     if state.average is not None:
         state.last_average = {name: value.clone() for name, value in state.average.items()}
-        with in_place_of(trained_tensors(setup), state.average):
-            averaged = _judge(setup)
+        put_back(setup, state.average)
+        averaged = _judge(setup)
+        put_back(setup, state.last_good)
     speed = setup.per_epoch * setup.batch_size / max(state.seconds, 1e-9)
     result = EpochResult(
         epoch=state.epoch,
@@ -256,7 +286,7 @@ def _record(setup: Setup, state: State, result: EpochResult) -> None:
             state.best, state.kept = Best(metric=metric, epoch=result.epoch, averaged=is_average), weights
 
 
-def _train_epoch(setup: Setup, state: State, keep: Keeper) -> float | None:
+def _train_epoch(setup: Setup, state: State, keep: Keeper, log: Journal) -> float | None:
     """The mean loss over the steps that the epoch still needs; None as soon as a number is not finite."""
     setup.model.to(memory_format=setup.layout)  # type: ignore[call-overload]
     setup.model.train()
@@ -267,22 +297,35 @@ def _train_epoch(setup: Setup, state: State, keep: Keeper) -> float | None:
         loss = take_step(setup, state, indices)
         if loss is None:
             return None
+        log.add(state.step, {"training/loss": loss, "training/learning_rate": state.optimiser.param_groups[0]["lr"]})
         state.loss += loss
         state.done += 1
         state.seconds += time.perf_counter() - began
         keep.after_step(setup, state)
+    statistics = [buffer for buffer in setup.model.buffers() if buffer.is_floating_point()]
+    setup.ranks.average(statistics, 1 / setup.ranks.size)
     return state.loss / max(1, setup.per_epoch)
 
 
 def _judge(setup: Setup) -> dict[str, float]:
-    return evaluate(setup.model, setup.workload.data.validation, setup.workload.task, device=setup.device)
+    """The metrics on validation, as the leader finds them."""
+    metrics: dict[str, float] = json.loads(setup.ranks.tell(lambda: json.dumps(_evaluated(setup))))
+    return metrics
 
 
 def _judge_if_finite(setup: Setup) -> dict[str, float] | None:
-    try:
-        return _judge(setup)
-    except QualityError:
-        return None
+    def judged() -> str:
+        try:
+            return json.dumps(_evaluated(setup))
+        except QualityError:
+            return "null"
+
+    metrics: dict[str, float] | None = json.loads(setup.ranks.tell(judged))
+    return metrics
+
+
+def _evaluated(setup: Setup) -> dict[str, float]:
+    return evaluate(setup.model, setup.workload.data.validation, setup.workload.task, device=setup.device)
 
 
 def _recover(setup: Setup, state: State) -> None:

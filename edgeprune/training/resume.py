@@ -32,7 +32,9 @@ from edgeprune.training.state import (
 from edgeprune.values import Value
 
 _FILE = "training.safetensors"
-_HOW_OFTEN = frozenset({"checkpoint_s", "checkpoint_steps"})  # what may differ between the starts of one training
+_HOW_OFTEN = frozenset(
+    {"checkpoint_s", "checkpoint_steps", "tensorboard"}
+)  # what may differ between the starts of one training
 
 
 class Position(Value):
@@ -48,6 +50,7 @@ class Position(Value):
     seconds: float
     order_at: int
     best: Best | None
+    scaler: dict[str, int | float] | None = None
     history: tuple[EpochResult, ...]
 
 
@@ -111,18 +114,7 @@ class Keeper:
         if self.file is None:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        position = Position(
-            fingerprint=self.fingerprint,
-            step=state.step,
-            halvings=state.halvings,
-            epoch=state.epoch,
-            done=state.done,
-            loss=state.loss,
-            seconds=state.seconds,
-            order_at=state.order.at,
-            best=state.best,
-            history=tuple(state.history),
-        )
+        position = _position(state, self.fingerprint)
         write_tensors(_tensors(setup, state), self.file, {"training": position.model_dump_json()})
         self._time_s, self._steps, self._in_use = time.monotonic(), 0, True
 
@@ -148,6 +140,35 @@ def _fingerprint(setup: Setup, seed: int) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def shared(setup: Setup, state: State) -> State:
+    """The leader's state, in all processes of a training; what each draws for itself (dropout) differs."""
+    if setup.ranks.size == 1:
+        return state
+    position = Position.model_validate_json(setup.ranks.tell(lambda: _position(state, "").model_dump_json()))
+    tensors = setup.ranks.share(lambda: _tensors(setup, state))
+    if not setup.ranks.leads:
+        seed = torch.initial_seed() + setup.ranks.number
+        _restored(setup, state, position, tensors)
+        torch.manual_seed(seed)
+    return state
+
+
+def _position(state: State, fingerprint: str) -> Position:
+    return Position(
+        fingerprint=fingerprint,
+        step=state.step,
+        halvings=state.halvings,
+        epoch=state.epoch,
+        done=state.done,
+        loss=state.loss,
+        seconds=state.seconds,
+        order_at=state.order.at,
+        best=state.best,
+        scaler=None if state.scaler is None else state.scaler.state_dict(),
+        history=tuple(state.history),
+    )
 
 
 def _tensors(setup: Setup, state: State) -> dict[str, torch.Tensor]:
@@ -183,6 +204,8 @@ def _restored(setup: Setup, state: State, position: Position, tensors: Snapshot)
     for name in ("step", "halvings", "epoch", "done", "loss", "seconds", "best"):
         setattr(state, name, getattr(position, name))
     state.history = list(position.history)
+    if state.scaler is not None and position.scaler is not None:
+        state.scaler.load_state_dict(position.scaler)
     return state
 
 

@@ -14,6 +14,8 @@ from edgeprune.training.distil import Teacher
 from edgeprune.training.guide import Guide
 from edgeprune.training.optimisers import optimiser
 from edgeprune.training.order import Order
+from edgeprune.training.precision import Forward, loss_scaler
+from edgeprune.training.ranks import Ranks
 from edgeprune.training.rates import rate_share
 from edgeprune.values import Value
 from edgeprune.workload import Workload
@@ -45,6 +47,8 @@ class Setup:
     """What one training is done with.
 
     Attributes:
+        half: Layers compute in it where it is safe; None: float32.
+        forward: The model as it is called in training.
         layout: Of batches and weights while they are trained.
         epochs: How often the model is judged, after `per_epoch` steps each.
         judge_first: The weights as they came are a candidate too.
@@ -57,8 +61,11 @@ class Setup:
     settings: FitSpec
     recipe: TrainSpec
     device: torch.device
+    half: torch.dtype | None
+    forward: Forward
     layout: torch.memory_format
     progress: Progress
+    ranks: Ranks
     epochs: int
     per_epoch: int
     judge_first: bool
@@ -88,6 +95,7 @@ class State:
     generator: torch.Generator
     order: Order
     optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
     last_good: Snapshot
     kept: Snapshot
     average: Snapshot | None = None
@@ -107,7 +115,9 @@ def begun(setup: Setup) -> State:
     generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
     order = Order(len(setup.workload.data.train), setup.settings.batch_size, generator)
     start = snapshot(setup)
-    state = State(generator, order, fresh_optimiser(setup), last_good=start, kept=start)
+    state = State(
+        generator, order, fresh_optimiser(setup), loss_scaler(setup.device, setup.half), last_good=start, kept=start
+    )
     if setup.recipe.ema > 0:
         state.average, state.last_average = snapshot(setup), start
     return state

@@ -164,9 +164,17 @@ class Mixture:
         """The mixed inputs (n, ...)."""
         return self.share * x + (1 - self.share) * x[self.partner.to(x.device)]
 
-    def of_losses(self, loss: Callable[[torch.Tensor], torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
+
+@dataclass(frozen=True)
+class Mixed:
+    """The targets (n, ...) that samples were mixed with, and the share of their own."""
+
+    share: float
+    others: torch.Tensor
+
+    def loss(self, loss: Callable[[torch.Tensor], torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
         """The mixed loss, of one's own targets (n, ...) and of the partners'."""
-        return self.share * loss(targets) + (1 - self.share) * loss(targets[self.partner.to(targets.device)])
+        return self.share * loss(targets) + (1 - self.share) * loss(self.others)
 
 
 def mixture(count: int, alpha: float, generator: torch.Generator) -> Mixture:

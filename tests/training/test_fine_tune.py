@@ -16,7 +16,7 @@ from edgeprune.training.distil import distillation_loss, task_loss, teacher_for
 from edgeprune.training.evaluate import better, evaluate, evaluate_session, predict
 from edgeprune.training.fine_tune import fine_tune, training_device
 from edgeprune.workload import Data, Workload
-from edgeprune.workload.augment import augmentation, mixture
+from edgeprune.workload.augment import Mixed, augmentation, mixture
 from edgeprune.workload.samples import Subset, TensorSet
 from edgeprune.workload.tasks import Classify
 
@@ -245,6 +245,13 @@ def test_the_average_of_the_weights_is_kept_where_it_is_better() -> None:
     assert evaluate(model, workload.data.validation, workload.task)["accuracy"] == result.best_metric
 
 
+def test_an_average_of_the_weights_changes_nothing_about_their_training() -> None:
+    plain, averaged = (
+        fine_tune(toy_net(), toy_workload(), settings=SETTINGS, recipe=TrainSpec(ema=e)) for e in (0, 0.5)
+    )
+    assert [(e.loss, e.metrics) for e in plain.history] == [(e.loss, e.metrics) for e in averaged.history]
+
+
 def test_mixed_samples_are_learnt_from_targets_and_a_teacher_alike() -> None:
     workload = replace(toy_workload(), mixup_alpha=0.4)
     assert teacher_for(workload.model, workload) is workload.model, "its outputs change with the mixture"
@@ -253,7 +260,8 @@ def test_mixed_samples_are_learnt_from_targets_and_a_teacher_alike() -> None:
         assert fine_tune(toy_net(), workload, settings=settings, teacher=teacher).best_metric > 0.6
     outputs, targets, taught = torch.randn(6, 4), torch.arange(6) % 4, torch.randn(6, 4)
     mix = mixture(6, 0.4, torch.Generator().manual_seed(0))
-    with_mix = distillation_loss(Classify(), outputs, targets, taught, TrainSpec(), mix)
+    mixed = Mixed(mix.share, targets[mix.partner])
+    with_mix = distillation_loss(Classify(), outputs, targets, taught, TrainSpec(), mixed)
     without = distillation_loss(Classify(), outputs, targets, taught, TrainSpec())
     own = nn.functional.cross_entropy(outputs, targets)
     partners = nn.functional.cross_entropy(outputs, targets[mix.partner])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgeprune.errors import UsageError
 from edgeprune.spec import DataSpec, load_spec
 from edgeprune.workload.augment import (
+    Mixed,
     augmentation,
     check_augmentation,
     cutout,
@@ -87,7 +88,7 @@ def test_mixing_is_that_of_inputs_and_of_losses() -> None:
     x, y, outputs = torch.rand(8, 3), torch.arange(8) % 4, torch.randn(8, 4)
     torch.testing.assert_close(mix.of_inputs(x), mix.share * x + (1 - mix.share) * x[mix.partner])
     soft = mix.share * torch.eye(4)[y] + (1 - mix.share) * torch.eye(4)[y[mix.partner]]
-    found = mix.of_losses(lambda wanted: torch.nn.functional.cross_entropy(outputs, wanted), y)
+    found = Mixed(mix.share, y[mix.partner]).loss(lambda wanted: torch.nn.functional.cross_entropy(outputs, wanted), y)
     torch.testing.assert_close(found, torch.nn.functional.cross_entropy(outputs, soft))
     shares = [mixture(2, 0.4, generator(seed)).share for seed in range(400)]
     assert sum(shares) / 400 == pytest.approx(0.5, abs=0.06)
