@@ -142,4 +142,4 @@ def test_two_processes_of_torchrun_find_the_plan_of_one(tmp_path: Path, root: Pa
     plans = [(run / "plan.json").read_text() for run in runs]
     scores = [json.loads((run / "stages" / "importance.json").read_text())["scores"] for run in runs]
     one, two = (read_record(run).metric for run in runs)
-    assert plans[0] == plans[1] and scores[0] == scores[1] and abs(one.final - two.final) < 0.03
+    assert plans[0] == plans[1] and scores[0] == scores[1] and abs(one.pruned - two.pruned) < 0.05

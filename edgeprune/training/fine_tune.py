@@ -107,13 +107,8 @@ def fine_tune(
     """
     started = time.perf_counter()
     check_recipe(recipe, workload.task, distill=settings.distill)
+    _check_parts(ranks, min(settings.batch_size, len(workload.data.train)))
     place = torch.device(device) if device is not None else training_device(settings.device)
-    if min(settings.batch_size, len(workload.data.train)) < ranks.size:
-        raise UsageError(
-            f"{ranks.size} processes for batches of {settings.batch_size} samples",
-            where="fit.batch_size",
-            hint="start fewer processes or take larger batches",
-        )
     rounds = (settings.epochs if epochs is None else epochs) if steps is None else 1
     per_epoch = max(1, len(workload.data.train) // settings.batch_size) if steps is None else steps
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), restored_layout(model):
@@ -200,6 +195,15 @@ def training_device(wish: str) -> torch.device:
     if wish == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device is available", where="fit.device", hint="use auto or cpu")
     return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _check_parts(ranks: Ranks, batch_size: int) -> None:
+    if batch_size < ranks.size:
+        raise UsageError(
+            f"{ranks.size} processes for batches of {batch_size} samples",
+            where="fit.batch_size",
+            hint="start fewer processes or take larger batches",
+        )
 
 
 def _placed_teacher(teacher: Teacher | None, workload: Workload, device: torch.device) -> Teacher | None:
