@@ -205,8 +205,9 @@ class QuantizeRow(Value):
 
     step: str
     metrics: dict[str, float]  # of each judged file on validation, by format
-    drop: float  # of the worst file against the float model
+    drop: float | None  # of the worst file against the float model; None where no file could be written
     kept: bool = False
+    note: str = ""  # why no file could be written
     in_float: tuple[str, ...] = ()  # weights whose layers were left in float
 
 

@@ -7,6 +7,7 @@ because only they make the file slower on the device; they are listed by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,7 @@ import torch
 
 from edgeprune.device.fusion import fuse
 from edgeprune.documents import QuantizeRow
+from edgeprune.errors import UnsupportedError
 from edgeprune.progress import SILENT, Progress
 from edgeprune.pruning.curves import kl_divergence, relative_error
 from edgeprune.pruning.trace import Captured
@@ -108,25 +110,32 @@ def climb(captured: Captured, fp32: float, context: Context, judge: Judge) -> Cl
     task, allowed = context.workload.task, context.spec.limit().allowed(fp32)
     sign = 1 if task.higher_is_better else -1
 
-    def tried(number: int, prepared: Prepared, step: str) -> QuantizeRow:
-        metrics = dict(judge(number, prepared))
+    def tried(number: int, prepared: Prepared, step: str) -> tuple[QuantizeRow, float]:
+        try:
+            metrics = dict(judge(number, prepared))
+        except UnsupportedError as error:  # a converter that cannot do this step; without any it must do
+            if step == PLAIN:
+                raise
+            context.progress.note(f"int8, {step}: {error.message}")
+            return QuantizeRow(step=step, metrics={}, drop=None, note=error.message), math.inf
         drop = max(sign * (fp32 - metric) for metric in metrics.values())
         context.progress.note(f"int8, {step}: drop {drop * 100:.2f} pp (allowed {allowed * 100:.2f} pp)")
-        return QuantizeRow(step=step, metrics=metrics, drop=drop, in_float=prepared.in_float)
+        return QuantizeRow(step=step, metrics=metrics, drop=drop, in_float=prepared.in_float), drop
 
     best = Prepared(captured)
-    rows = [tried(0, best, PLAIN)]
-    number = 0
+    row, lowest = tried(0, best, PLAIN)
+    rows, number = [row], 0
     for name, step in _steps(context):
-        if rows[number].drop <= allowed:
+        if lowest <= allowed:
             break
         made = step(best if best.steps else replace(best, captured=folded(captured)), context)
         if made is None:
             continue
         made = replace(made, steps=(*best.steps, name))
-        rows.append(tried(len(rows), made, name))
-        if rows[-1].drop < rows[number].drop:
-            best, number = made, len(rows) - 1
+        row, drop = tried(len(rows), made, name)
+        rows.append(row)
+        if drop < lowest:
+            best, number, lowest = made, len(rows) - 1, drop
     done = (PLAIN, *best.steps)
     marked = [row.model_copy(update={"kept": row.step in done}) for row in rows]
     return Climbed(best, number, tuple(marked))

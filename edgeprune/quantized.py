@@ -185,7 +185,7 @@ def _record(
         metric=task.primary,
         higher_is_better=task.higher_is_better,
         max_drop=limit,
-        holds=chosen.drop <= limit.allowed(fp32["validation"]),
+        holds=chosen.drop is not None and chosen.drop <= limit.allowed(fp32["validation"]),
         validation=fp32["validation"],
         test=fp32["test"],
         samples={part: len(getattr(data, part)) for part in ("train", "validation", "calibration", "test")},

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from edgeprune import ladder
+from edgeprune.errors import UnsupportedError
 from edgeprune.ladder import Climbed, Context, Prepared, climb
 from edgeprune.pruning.trace import Captured, trace
 from edgeprune.quantization.ranges import RangePolicy
 from edgeprune.quantized import Source, quantize
+from edgeprune.report.quantize import steps_text
 from edgeprune.spec import FitSpec, QuantizeSpec, Spec
 from tests.quantization.nets import Depthwise, learnt, unequal, workload
 from tests.quantization.test_folding import varied
@@ -53,7 +55,12 @@ def test_plain_files_that_hold_are_the_end_of_it() -> None:
     found, seen = climbed({"plain": 0.004})
     assert len(seen) == 1 and found.number == 0 and found.prepared.ranges == RangePolicy()
     (row,) = found.rows
-    assert row.kept and row.drop == pytest.approx(0.004) and row.metrics["tflite"] == pytest.approx(0.898)
+    assert (
+        row.kept
+        and row.drop is not None
+        and row.drop == pytest.approx(0.004)
+        and row.metrics["tflite"] == pytest.approx(0.898)
+    )
 
 
 def test_the_first_step_that_suffices_is_the_last_that_is_tried() -> None:
@@ -74,6 +81,25 @@ def test_steps_that_help_are_built_upon_and_others_are_not() -> None:
     assert found.prepared.steps == ("channels equalised by weights", "biases corrected")
     assert found.prepared.ranges == RangePolicy() and found.rows[found.number].drop == pytest.approx(0.05)
     assert seen[-1].captured is found.prepared.captured
+
+
+def test_a_step_that_a_converter_cannot_do_is_listed_with_its_reason() -> None:
+    def judge(number: int, prepared: Prepared) -> dict[str, float]:
+        if prepared.in_float:
+            raise UnsupportedError("the converted file holds no such weight")
+        return {"onnx": 0.5}
+
+    net = varied(Depthwise(4)).float()
+    held = context(net, spec=QuantizeSpec(epochs=0, steps=("mix",)))
+    found = climb(trace(net, torch.zeros(1, 1, 16, 16)), 0.9, held, judge)
+    assert found.number == 0 and found.rows[1].drop is None and "no such weight" in found.rows[1].note
+    assert "no file  1 layer in float (the converted file holds no such weight)" in steps_text(found.rows)
+    with pytest.raises(UnsupportedError):
+        climb(trace(net, torch.zeros(1, 1, 16, 16)), 0.9, held, refuse)
+
+
+def refuse(number: int, prepared: Prepared) -> dict[str, float]:
+    raise UnsupportedError("nothing can be written")
 
 
 def test_layers_stay_float_last_the_worst_first_and_by_name() -> None:
@@ -127,7 +153,7 @@ def test_a_net_on_which_plain_int8_collapses_is_recovered(backend: str, tmp_path
     held = workload(model)
     source = Source(held, trace(model, held.example), Spec(quantize=QuantizeSpec(max_drop="1.5pp")))
     record = quantize(source, [backend], tmp_path)
-    assert record.validation > 0.9 and record.steps[0].drop > 0.3  # plain int8 is of no use
+    assert record.validation > 0.9 and (record.steps[0].drop or 0.0) > 0.3  # plain int8 is of no use
     assert record.holds and record.exit_code == 0
     assert [row.step for row in record.steps if row.kept][:2] == ["plain", "channels equalised by weights"]
     (artifact,) = record.artifacts

@@ -11,13 +11,14 @@ from edgeprune.units import format_size
 
 def steps_text(steps: Sequence[QuantizeRow]) -> str:
     """One line per step: what it was, the drop of every file that was judged, and whether it stayed."""
-    best = min((row.drop for row in steps), default=0.0)
+    best = min((row.drop for row in steps if row.drop is not None), default=0.0)
     lines = ["step  drop of the worst file on validation"]
     for number, row in enumerate(steps):
         kept = "kept" if row.kept else "left out"
         layers = f"; in float: {', '.join(row.in_float)}" if row.in_float else ""
         chosen = ", the best" if row.drop == best and row.kept else ""
-        lines.append(f"{number:>4}  {row.drop * 100:+.2f} pp  {row.step} ({kept}{chosen}){layers}")
+        drop = f"{row.drop * 100:+.2f} pp" if row.drop is not None else "no file"
+        lines.append(f"{number:>4}  {drop}  {row.step} ({row.note or kept + chosen}){layers}")
     return "\n".join(lines)
 
 

@@ -134,7 +134,7 @@ def quantization(record: FitRecord) -> Table:
         (
             Cell(row.step, f"in float: {', '.join(row.in_float)}" if row.in_float else ""),
             Cell(", ".join(metric_text(metric, record.metric) for metric in row.metrics.values())),
-            Cell(f"{row.drop * 100:+.2f} pp"),
+            Cell(UNKNOWN if row.drop is None else f"{row.drop * 100:+.2f} pp", row.note),
             Cell("kept" if row.kept else "left out"),
         )
         for row in record.quantization
