@@ -34,7 +34,23 @@ COMMANDS = (
     "mcu-model",
     "schedule",
     "emulator",
+    "int8",
 )
+INT8 = {
+    "small": {
+        "holds": True,
+        "fp32": {"validation": 0.9, "test": 0.88},
+        "plain": {"onnx": 0.02, "tflite": 0.01},
+        "validation": {"onnx": 0.004, "tflite": -0.001},
+        "test": {"onnx": 0.005, "tflite": 0.0},
+        "float_ops": {"onnx": ["Conv a", "Pad b"], "tflite": []},
+        "steps": [
+            {"step": "plain", "drop": 0.02, "kept": True, "in_float": []},
+            {"step": "ranges by percentile", "drop": 0.03, "kept": False, "in_float": []},
+            {"step": "1 layer in float", "drop": 0.004, "kept": True, "in_float": ["a.weight"]},
+        ],
+    }
+}
 ARM: dict[str, Any] = {"fp32": 0.9173, "int8": {"tflite": 0.9151, "onnx": 0.9149}, "parameters": 269722, "macs": 41e6}
 FIT = {
     "dense": ARM,
@@ -166,12 +182,16 @@ def test_what_was_not_measured_is_named_with_its_command(tmp_path: Path) -> None
 
 def test_figures_become_rows(tmp_path: Path) -> None:
     done = {"fit": FIT, "host": HOST, "loop": LOOP, "calibration": CALIBRATION, "prune": PRUNE}
-    done |= {"emulator": EMULATOR}
+    done |= {"emulator": EMULATOR, "int8": INT8}
     for name, cells in done.items():
         fill(tmp_path, name, cells)
     text = page(tmp_path)
     assert text.count("Not measured") == 7  # zoo, device models, solver, schedule, three of mcu
     assert text == page(tmp_path)
+    assert "| small | plain | 90.00 | +2.00 | +1.00 |  |  |" in text
+    assert "| small | held | 90.00 | +0.40 | -0.10 |  |  |" in text
+    assert "| small | test | 88.00 | +0.50 | +0.00 |  | 1 layer in float (a.weight); 2 tried |" in text
+    assert "small: operators in float or that move data: onnx 2 (Conv, Pad)." in " ".join(text.split())
     assert "| ours (curves) | 0 | 0.970 | 1.000 | 88.12 | 91.51 | 91.49 |  | 269,722 | 41.0 |" in text
     assert "| dense |  | 2.000 | 2.062 | 91.73 |" in text
     assert "not equal within 2 %: uniform by +3.5 %" in text and "noise floor 0.4 %" in text
