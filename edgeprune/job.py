@@ -262,10 +262,11 @@ def _checked_groups(captured: Captured, workload: Workload, progress: Progress) 
 
 def _formats(asked: tuple[str, ...], deployed: str) -> tuple[str, ...]:
     """The backends to export for: those asked for, else all installed that need no asking; the deployed one always."""
-    for name in (deployed, *asked):
+    wanted = tuple(backends.of_format(name) for name in asked)
+    for name in (deployed, *wanted):
         if reason := backends.get(name).missing():
             raise missing_extra(backends.get(name).EXTRA, f"exporting for {name} ({reason})")
-    chosen = set(asked) or backends.installed()
+    chosen = set(wanted) or backends.installed()
     return tuple(sorted({deployed, *chosen}))
 
 

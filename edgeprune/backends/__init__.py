@@ -215,6 +215,19 @@ def format_of(name: str) -> str:
     return {"onnxruntime": "onnx"}.get(name, name)
 
 
+def of_format(format: str) -> str:
+    """The backend that writes a format, as users spell it; a backend's own name will do.
+
+    Raises:
+        UsageError: There is none.
+    """
+    known = {spelled: name for name in names() for spelled in (name, format_of(name))}
+    if format not in known:
+        hint = did_you_mean(format, [format_of(name) for name in names()])
+        raise UsageError(f"unknown format {format!r}", where="--format", hint=hint)
+    return known[format]
+
+
 def writers() -> dict[str, Writer]:
     """The backends that can write networks, by name."""
     return {name: cast(Writer, get(name)) for name in names() if hasattr(get(name), "write_network")}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeprune.errors import UsageError, did_you_mean
+from edgeprune.errors import UsageError
 
 Model = Annotated[
     str | None, typer.Option("--model", metavar="ENTRY", help="file.py:name, timm:NAME, torchvision:NAME or net.pt2.")
@@ -148,11 +148,7 @@ def backends_of(formats: list[str] | None) -> tuple[str, ...]:
     """
     from edgeprune import backends
 
-    known = {backends.format_of(name): name for name in backends.names()}
-    for name in formats or []:
-        if name not in known:
-            raise UsageError(f"unknown format {name!r}", where="--format", hint=did_you_mean(name, known))
-    return tuple(known[name] for name in formats or [])
+    return tuple(backends.of_format(name) for name in formats or [])
 
 
 def one_size(size: str | None, flash: str | None) -> str | None:

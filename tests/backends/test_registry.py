@@ -68,5 +68,9 @@ def test_libraries_are_exported_only_where_they_are_asked_for_or_deployed(monkey
     assert job._formats((), "tflite") == ("onnxruntime", "openvino", "tflite")
     assert job._formats((), "c") == ("c", "onnxruntime", "openvino", "tflite")
     assert job._formats(("c",), "tflite") == ("c", "tflite")
+    assert job._formats(("onnx",), "tflite") == job._formats(("onnxruntime",), "tflite") == ("onnxruntime", "tflite")
+    with pytest.raises(UsageError, match="unknown format 'onx'") as caught:
+        job._formats(("onx",), "tflite")
+    assert "onnx" in caught.value.hint
     monkeypatch.setattr(backends.get("c"), "missing", lambda: "no compiler")
     assert job._not_exported(()) == ()
