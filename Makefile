@@ -68,7 +68,7 @@ demo: $(READY)
 	$(BIN)/edgeprune fit --target rpi4 --latency 20ms
 
 test: $(READY)
-	$(TEST) -n $(JOBS) --dist loadgroup -m "not slow"
+	$(TEST) -n $(JOBS) -m "not slow"
 
 test-slow: $(READY)
 	$(TEST) -m slow

@@ -53,15 +53,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-unexpected-skips", action="store_true", help="fail when a skip has an unlisted reason")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what their module makes once run in one process, where several share the work."""
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        used = item._fixtureinfo.name2fixturedefs.values()
-        if any(definition.scope == "module" for definitions in used for definition in definitions):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-
-
 def _reason(report: Any) -> str:
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return text.removeprefix("Skipped: ")

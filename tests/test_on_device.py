@@ -122,6 +122,7 @@ def test_a_file_is_measured_where_the_link_leads(
     assert not made()
 
 
+@pytest.mark.slow
 def test_a_reference_is_timed_beside_it(small_tflite: Path, any_machine: None) -> None:
     link = connect("local")
     result = profile(small_tflite, as_target(link), device=link, threads=1, reference=Reference(small_tflite))

@@ -305,6 +305,7 @@ def same_result(a: FitRecord, b: FitRecord) -> bool:
     return left == right and plans[0] == plans[1]
 
 
+@pytest.mark.slow
 def test_a_file_that_costs_more_than_planned_is_solved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exporter adds operators that the graph does not have; round two allows for them."""
     honest = job.profile
@@ -391,6 +392,7 @@ def test_a_ram_and_a_size_budget_bind_together(tmp_path: Path) -> None:
     assert record.size_bytes is not None and record.size_bytes <= 16_000
 
 
+@pytest.mark.slow
 def test_a_missed_drop_is_a_miss_of_quality(tmp_path: Path) -> None:
     record = pipeline.fit(spec(tmp_path, budget__max_drop="0.001pp", fit__epochs=0, fit__race_steps=0))
     assert record.metric.drop is not None and record.metric.drop > 0.01  # cut hard and never tuned

@@ -114,6 +114,7 @@ def paired_document(reference_s: list[float]) -> dict[str, Any]:
     return document(latencies_s, slices=[], stretches=[[10, seconds * 1e9] for seconds in reference_s])
 
 
+@pytest.mark.slow
 def test_a_file_is_timed_beside_a_reference(exported: Any, any_machine: None) -> None:
     artifact, fp32 = exported("onnxruntime", "residual"), exported("onnxruntime", "residual", "fp32")
     result = profile(artifact.path, HOST, per_op=False, reference=Reference(artifact.path))

@@ -24,6 +24,7 @@ def _short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_calibration_is_measured_shown_stored_and_used(
     command: Command, tmp_path: Path, exported: object, any_machine: None
 ) -> None:

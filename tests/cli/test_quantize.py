@@ -11,6 +11,7 @@ from tests.cli.conftest import Command
 from tests.cli.test_export import MODEL
 
 
+@pytest.mark.slow
 def test_a_plain_file_that_holds_is_written_with_its_drop(command: Command) -> None:
     done = command("quantize", *MODEL, "--format", "onnx", "--json", "--quiet")
     assert done.code == 0, done.err

@@ -72,6 +72,7 @@ def test_without_the_package_the_install_line_is_given(monkeypatch: pytest.Monke
     assert caught.value.hint == 'pip install "edgeprune[tensorboard]"'
 
 
+@pytest.mark.slow
 def test_it_is_not_imported_before_it_is_asked_for() -> None:
     script = "import sys, edgeprune.training.fine_tune; sys.exit('torch.utils.tensorboard' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
