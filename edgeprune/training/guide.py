@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.fx import GraphModule, Interpreter
-from torch.fx.node import Node as FxNode
+from torch.fx import GraphModule
 
 from edgeprune.errors import UsageError
+from edgeprune.pruning.criteria.running import Run
 from edgeprune.pruning.groups import ChannelGroups
 from edgeprune.pruning.importance import sites
 from edgeprune.pruning.plan import Plan, shrinking_of
@@ -103,8 +102,9 @@ def run_watched(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The outputs of a captured program, and the results of the named steps."""
     assert isinstance(model, GraphModule)
-    watching = _Watching(model, names)
-    return watching.run(x), watching.kept
+    watching = Run(model, names)
+    outputs: torch.Tensor = watching.run(x)
+    return outputs, {name: value.float() for name, value in watching.kept.items()}
 
 
 def guide_loss(
@@ -151,22 +151,6 @@ def _feature_distance(guide: Guide, point: Point, taught: torch.Tensor, learnt: 
 def _attention_distance(taught: torch.Tensor, learnt: torch.Tensor, axis: int) -> torch.Tensor:
     maps = [nn.functional.normalize(x.square().mean(axis).flatten(1), dim=1) for x in (taught, learnt)]
     return (maps[0] - maps[1]).square().sum(1).mean()
-
-
-class _Watching(Interpreter):
-    """Runs a captured program and keeps results, safe from in-place operators after them."""
-
-    def __init__(self, model: GraphModule, names: Iterable[str]) -> None:
-        super().__init__(model)
-        self.names = frozenset(names)
-        self.kept: dict[str, torch.Tensor] = {}
-
-    def run_node(self, n: FxNode) -> Any:
-        value = super().run_node(n)
-        if n.name not in self.names:
-            return value
-        self.kept[n.name] = value.float()
-        return value.clone()
 
 
 def _shape(captured: Captured, name: str) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ def test_the_default_is_what_it_was_to_the_last_bit() -> None:
     dense, groups = opened("residual")
     generator, scores = torch.Generator().manual_seed(0), {g.name: np.zeros(g.width) for g in groups.groups}
     for x in some_batches():
-        run = Run(dense, (site.node for site in sites(groups)))
+        run = Run(dense.module, (site.node for site in sites(groups)))
         outputs = run.run(x)
         kept = [run.kept[site.node] for site in sites(groups)]
         sign = torch.randint(0, 2, outputs.shape, generator=generator).to(outputs) * 2 - 1

@@ -42,7 +42,7 @@ def _of_outputs(evidence: Evidence, value: Callable[[torch.Tensor], torch.Tensor
     per_place = [Sums(slots) for _ in places]
     for number, batch in enumerate(evidence.batches):
         with torch.no_grad():
-            run = Run(evidence.captured, (site.node for site in places))
+            run = Run(evidence.captured.module, (site.node for site in places))
             run.run(*batch.inputs)
         for site, sums in zip(places, per_place, strict=True):
             others = [d for d in range(run.kept[site.node].ndim) if d != site.axis]

@@ -27,7 +27,7 @@ def snip(evidence: Evidence) -> Found:
     places = weight_places(evidence, own)
     halves: list[list[torch.Tensor]] = [[torch.zeros_like(own[p]) for p, _ in places] for _ in range(2)]
     for number, batch in enumerate(evidence.batches):
-        loss = evidence.loss_of(Run(evidence.captured, weights=own).run(*batch.inputs), batch) * len(batch)
+        loss = evidence.loss_of(Run(evidence.captured.module, weights=own).run(*batch.inputs), batch) * len(batch)
         for total, slope in zip(halves[number % 2], slopes(loss, [own[p] for p, _ in places]), strict=True):
             total += slope
 
@@ -57,7 +57,7 @@ def grasp(evidence: Evidence) -> Found:
         for number, batch in enumerate(evidence.batches):
             own = leaves(evidence.captured)
             places = weight_places(evidence, own)
-            loss = evidence.loss_of(Run(evidence.captured, weights=own, twice=True).run(*batch.inputs), batch)
+            loss = evidence.loss_of(Run(evidence.captured.module, weights=own, twice=True).run(*batch.inputs), batch)
             first = slopes(loss, list(own.values()), again=True)
             along = sum(((g * g.detach()).sum() for g in first), torch.zeros(()))
             second = slopes(along, [own[path] for path, _ in places])
@@ -95,7 +95,7 @@ def _flow(evidence: Evidence, kind: torch.dtype | None) -> tuple[Weights, torch.
     own = {path: value.requires_grad_() for path, value in own.items()}
     held = {path: value.to(kind or value.dtype) for path, value in module.named_buffers() if value.is_floating_point()}
     held |= {path: torch.zeros_like(value) for path, value in held.items() if path.endswith("running_mean")}
-    run = Run(evidence.captured, weights={**held, **own})
+    run = Run(evidence.captured.module, weights={**held, **own})
     outputs = run.run(*_ones(evidence.captured, kind), enable_io_processing=False)
     tensors = [y for y in pytree.tree_leaves(outputs) if isinstance(y, torch.Tensor) and y.is_floating_point()]
     return own, sum((y.sum() for y in tensors), torch.zeros(()))

@@ -135,7 +135,7 @@ def gate_effects(
     places = sites(evidence.groups)
     at = [slots.at(site) for site in places]
     for number, batch in enumerate(evidence.batches):
-        run = Run(evidence.captured, (site.node for site in places), leaves(evidence.captured))
+        run = Run(evidence.captured.module, (site.node for site in places), leaves(evidence.captured))
         outputs = run.run(*batch.inputs)
         kept = [run.kept[site.node] for site in places]
         gradients = slopes(objective(outputs, batch), kept)
@@ -200,7 +200,7 @@ def _of_filters(evidence: Evidence, score: Callable[[torch.Tensor, torch.Tensor,
     for number, batch in enumerate(evidence.batches):
         own = leaves(evidence.captured)
         places = weight_places(evidence, own)
-        loss = evidence.loss_of(Run(evidence.captured, weights=own).run(*batch.inputs), batch)
+        loss = evidence.loss_of(Run(evidence.captured.module, weights=own).run(*batch.inputs), batch)
         for (path, axis), slope in zip(places, slopes(loss, [own[p] for p, _ in places]), strict=True):
             sums.spread(number, slots.along(path, axis), score(own[path].detach(), slope, axis))
         sums.count(number, 1)

@@ -24,7 +24,7 @@ def movement(evidence: Evidence) -> Found:
     own = leaves(evidence.captured)
     places = weight_places(evidence, own)
     for number, batch in enumerate(evidence.batches):
-        loss = evidence.loss_of(Run(evidence.captured, weights=own).run(*batch.inputs), batch)
+        loss = evidence.loss_of(Run(evidence.captured.module, weights=own).run(*batch.inputs), batch)
         found = dict(zip(own, slopes(loss, list(own.values())), strict=True))
         for path, axis in places:
             moved = per_position(-(own[path].detach() * found[path]), axis)

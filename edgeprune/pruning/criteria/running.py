@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.fx import Interpreter
+from torch.fx import GraphModule, Interpreter
 from torch.fx.node import Node as FxNode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -43,14 +43,14 @@ class Run(Interpreter):
 
     def __init__(
         self,
-        captured: Captured,
+        module: GraphModule,
         keep: Iterable[str] = (),
         weights: Mapping[str, torch.Tensor] | None = None,
         gates: Mapping[str, torch.Tensor] | None = None,
         *,
         twice: bool = False,
     ) -> None:
-        super().__init__(captured.module)
+        super().__init__(module)
         self.names = frozenset(keep)
         self.weights = weights or {}
         self.gates = gates or {}

@@ -54,7 +54,7 @@ def hessian(evidence: Evidence) -> Found:
             own = leaves(evidence.captured)
             kind = next((w for w in own.values()), torch.zeros(()))
             row = torch.ones(slots.count, dtype=kind.dtype, device=kind.device, requires_grad=True)
-            run = Run(evidence.captured, gates=gates_at(places, slots, row), twice=True)
+            run = Run(evidence.captured.module, gates=gates_at(places, slots, row), twice=True)
             (slope,) = slopes(evidence.loss_of(run.run(*batch.inputs), batch), [row], again=True)
             for _ in range(_PROBES):
                 v = signs(row, generator)
@@ -81,7 +81,7 @@ def obd(evidence: Evidence) -> Found:
             own = leaves(evidence.captured)
             places = weight_places(evidence, own)
             weights = [own[path] for path, _ in places]
-            loss = evidence.loss_of(Run(evidence.captured, weights=own, twice=True).run(*batch.inputs), batch)
+            loss = evidence.loss_of(Run(evidence.captured.module, weights=own, twice=True).run(*batch.inputs), batch)
             first = slopes(loss, weights, again=True)
             for _ in range(_PROBES):
                 probes = [(weight * signs(weight, generator)).detach() for weight in weights]
